@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from tuneyard.adapters.model.adapter import Adapter
+from tuneyard.adapters.model.adapter import Adapter, name_of
 from tuneyard.adapters.model.provenance import Datasets
 from tuneyard.adapters.model.weighted import Weighted
 from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES
@@ -93,9 +93,7 @@ def folder_inputs(
     role: Role, folder: Path, files: Iterable[Path], values: Mapping[str, Value] | None = None
 ) -> FolderInputs:
     """A folder with the hashes of `files` in it."""
-    return FolderInputs(
-        role=role, name=folder.resolve().name, files=hashes_of(files), values=dict(values or {})
-    )
+    return FolderInputs(role=role, name=name_of(folder), files=hashes_of(files), values=dict(values or {}))
 
 
 def hashes_of(files: Iterable[Path]) -> Hashes:

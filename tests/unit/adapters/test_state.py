@@ -126,6 +126,13 @@ def test_force_writes_it_again() -> None:
     assert Path("out/merge.json").stat().st_mtime > 1e9
 
 
+def test_a_note_on_a_name_comes_once() -> None:
+    make("rte", factors(3))
+    for words in (MERGE, MERGE, ("merge", "rte=0.7", "--out", "out")):
+        code = 2 if "rte=0.7" in words else 0
+        assert call(*words, code=code)[1].count("note: rte means") == 1
+
+
 def test_a_dry_run_of_a_current_result_says_so() -> None:
     call(*MERGE)
     assert call(*MERGE, "--dry-run")[0] == "out: up to date\n"
