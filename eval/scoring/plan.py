@@ -16,6 +16,7 @@ from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.core.records import ANSWERS
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.data.prompts import WITHOUT_BOS
+from tuneyard.eval.figures import metrics
 from tuneyard.eval.models import Backend
 from tuneyard.eval.runs.results import DAY, MERGED, RESULTS, SHOTS_OF, Identity, read_identity
 from tuneyard.eval.scoring.candidates import Candidate, Opened, warn_of_other_prompts
@@ -47,7 +48,11 @@ class ScoringPlan:
 def plan_scoring(
     request: ScoringRequest, evaluation: Evaluation, datasets: Sequence[EvalDataset], opened: Opened
 ) -> ScoringPlan:
-    """Plan the opened models on every dataset. Errors are those of models, prompts and options."""
+    """Plan the opened models on every dataset.
+
+    Errors are those of models, prompts and options, and `PluginError` for a broken metric.
+    """
+    metrics()
     opened = fit(request, evaluation, datasets, opened)
     evaluation.check_models(opened)
     kept_run = opened.backend.run

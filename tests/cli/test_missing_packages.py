@@ -8,8 +8,11 @@ import pytest
 from testing.tiny import write_adapter
 from tests.cli.scoring import PAIRS, call
 from tests.json_files import read_json, write_json, write_lines
+from tests.plug_ins import installing
 from tuneyard.core.errors import RequestError
+from tuneyard.core.plugins import PluginError
 from tuneyard.eval.defect.__main__ import cli as defect
+from tuneyard.eval.figures import GROUP, metrics
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.suite import cli as suite
 from tuneyard.eval.sweep.__main__ import cli as sweep
@@ -74,3 +77,13 @@ def test_figures_of_labels_need_no_scikit_learn(hide, score, data, tmp_path: Pat
     adapter = f"one={write_adapter(tmp_path / 'one')}"
     swept = score(sweep, "--data", tmp_path / "more.json", "--adapter", adapter, "--grid", "0,1", out="swept")
     assert (swept / "points.json").is_file()
+
+
+def test_a_plug_in_that_cannot_be_imported_is_refused_before_anything_is_scored(
+    hide, score, data, tmp_path, refused, monkeypatch
+):
+    with installing(tmp_path / "site", GROUP, monkeypatch, metrics) as install:
+        install("words", "import sacrebleu.metrics\nfrom tuneyard.eval.figures import metric\n")
+        hide("sacrebleu.metrics")
+        with refused(PluginError, "plug_words 1.2", "sacrebleu.metrics"):
+            score(nli, "--data", data)
