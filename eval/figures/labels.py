@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneyard.core.datasets.labels import MOST_LABELS
+from tuneyard.core.datasets.labels import MOST_LABELS, labels_of
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.core.language.message import _, relative
@@ -57,9 +57,11 @@ def label_logs(prediction: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def find_labels(answers: Sequence[str], place: str) -> list[str]:
-    """The labels of a dataset: its different answers, sorted. `ContentError` if they are free text."""
-    labels = sorted(set(answers))
-    if "" in labels:
+    """The labels of a dataset, whose answers the user calls labels. `ContentError` if they cannot be."""
+    labels = labels_of(answers, declared=True)
+    if labels:
+        return labels
+    if "" in answers:
         raise ContentError(
             _(
                 "{place}: record {number} has no expected answer: give each record one",
@@ -67,32 +69,31 @@ def find_labels(answers: Sequence[str], place: str) -> list[str]:
                 number=answers.index("") + 1,
             )
         )
-    if len(labels) > MOST:
+    different = len(set(answers))
+    if different > MOST_LABELS:
         raise ContentError(
             _(
                 "{place}: {number} different answers are no label set (at most {most}); name it: "
                 "--choices; `tuneyard eval text` and `tuneyard eval qa` score free text",
                 place=relative(place),
-                number=len(labels),
-                most=MOST,
+                number=different,
+                most=MOST_LABELS,
             )
         )
-    if len(labels) < 2:
-        raise ContentError(
-            _(
-                "{place}: every answer is {label!r}; name what is to be chosen from: --choices",
-                place=relative(place),
-                label=labels[0],
-            )
+    raise ContentError(
+        _(
+            "{place}: every answer is {label!r}; name what is to be chosen from: --choices",
+            place=relative(place),
+            label=answers[0],
         )
-    return labels
+    )
 
 
 def check_labels(answers: Sequence[str], labels: Sequence[str], place: str) -> None:
     """Raise `ContentError` with a record whose answer is not one of the labels."""
     others = sorted({*answers}.difference(labels))
     if others:
-        choices = ",".join(sorted({*answers})[:MOST])
+        choices = ",".join(sorted({*answers})[:MOST_LABELS])
         raise ContentError(
             _(
                 "{place}: record {number}: answer {answer!r}, expected one of {labels}; "

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuneyard.adapters.model.weighted import WeightedAdapter
+from tuneyard.core.datasets.labels import labels_of
 from tuneyard.core.language.message import tr
 from tuneyard.core.llamafactory.prompt import Tokenizer
 from tuneyard.eval.data.dataset import EvalDataset
-from tuneyard.eval.figures.labels import MOST, spellings
+from tuneyard.eval.figures.labels import spellings
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields, Ids, Prompts, plan_batches, score_all
 from tuneyard.eval.models.generate import generate
@@ -87,11 +88,11 @@ def score_labels(backend: Backend, prompts: Prompts, forms: Mapping[str, Sequenc
 
 
 def label_forms(dataset: EvalDataset) -> dict[str, list[str]]:
-    """The labels of a dataset, each with its spellings. {} if the answers are free text."""
-    labels = sorted(set(dataset.answers))
-    if not 1 < len(labels) <= MOST or "" in labels:
-        return {}
-    return {label: spellings(label) for label in labels}
+    """The labels of a dataset, each with its spellings. {} if it has too many different answers.
+
+    Few answers are compared as labels even if they are long: probabilities show smaller differences than texts.
+    """
+    return {label: spellings(label) for label in labels_of(dataset.answers, declared=True)}
 
 
 def tokens_of(texts: Texts, tokenizer: Tokenizer) -> dict[int, Ids]:
