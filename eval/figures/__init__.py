@@ -136,7 +136,7 @@ def metric_over_rows(
     of_all: OfAll | None = None,
     weight: str = "",
     options: Sequence[str] = (),
-    by_command: bool = True,
+    by_command: bool = False,
     beside_accuracy: bool = True,
 ) -> Callable[[OfRows], Figure]:
     """Declare a function of all rows together as the figure `name`, such as ROUGE, BLEU or an AUC.

@@ -177,7 +177,11 @@ def _macro_f1_of_all(rows: Rows) -> Mean:
 
 
 @metric_over_rows(
-    "macro_f1", needs=("expected_output", "predicted_output"), of_all=_macro_f1_of_all, beside_accuracy=False
+    "macro_f1",
+    needs=("expected_output", "predicted_output"),
+    of_all=_macro_f1_of_all,
+    by_command=True,
+    beside_accuracy=False,
 )
 def macro_f1(rows: Rows) -> list[float]:
     """1 for each correct answer. Macro-F1 is no mean of rows; its interval is of the cluster bootstrap."""

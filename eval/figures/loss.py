@@ -10,7 +10,7 @@ def _over_all_tokens(rows: Rows) -> Mean:
     return loss_of(losses, tokens, groups_of(rows))
 
 
-@metric_over_rows(LOSS, needs=("loss", "tokens"), of_all=_over_all_tokens, weight="tokens")
+@metric_over_rows(LOSS, needs=("loss", "tokens"), of_all=_over_all_tokens, weight="tokens", by_command=True)
 def eval_loss(rows: Rows) -> list[float | None]:
     """Loss per token of each row, in nats. None for a row without tokens."""
     losses: list[float | None] = []

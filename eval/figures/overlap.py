@@ -19,7 +19,7 @@ def _of_corpus(rows: Rows, tokenizer: str = CHARACTERS) -> Mean:
     return bleu(references, predictions, groups_of(rows), tokenizer)[0]
 
 
-@metric_over_rows("bleu", needs=NEEDS, options=OPTIONS, of_all=_of_corpus)
+@metric_over_rows("bleu", needs=NEEDS, options=OPTIONS, of_all=_of_corpus, by_command=True)
 def bleu_by_row(rows: Rows, tokenizer: str = CHARACTERS) -> list[float]:
     """Contribution of each row to corpus BLEU (0-100)."""
     references, predictions = (_texts(rows, name) for name in NEEDS)
@@ -36,7 +36,7 @@ def _rouge(name: str) -> Figure:
     def of_all(rows: Rows, tokenizer: str = CHARACTERS) -> Mean:
         return mean_of(of_rows(rows, tokenizer), groups_of(rows))
 
-    return metric_over_rows(name, needs=NEEDS, options=OPTIONS, of_all=of_all)(of_rows)
+    return metric_over_rows(name, needs=NEEDS, options=OPTIONS, of_all=of_all, by_command=True)(of_rows)
 
 
 rouge1, rouge2, rouge_l = map(_rouge, ROUGES)

@@ -63,7 +63,7 @@ def marked_summary(rows: Rows, base: Rows) -> dict[str, object]:
     }
 
 
-@metric_over_rows(AUC, needs=(f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"))
+@metric_over_rows(AUC, needs=(f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"), by_command=True)
 def auc_by_row(rows: Rows) -> Sequence[float | None]:
     """Contribution of each row to the AUC by log p per token. All None if the rows have only one mark."""
     return _parts(rows, [_per_token(row, ANSWER) for row in rows])

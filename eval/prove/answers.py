@@ -90,7 +90,7 @@ def score_labels(backend: Backend, prompts: Prompts, forms: Mapping[str, Sequenc
 def label_forms(dataset: EvalDataset) -> dict[str, list[str]]:
     """The labels of a dataset, each with its spellings. {} if it has too many different answers.
 
-    Few answers are compared as labels even if they are long: probabilities show smaller differences than texts.
+    Few answers are compared even if they are long: probabilities show smaller differences than texts do.
     """
     return {label: spellings(label) for label in labels_of(dataset.answers, declared=True)}
 

@@ -12,6 +12,7 @@ from tests.plug_ins import documented, installing
 from tests.tables import table_with
 from tuneyard.core.errors import RequestError
 from tuneyard.core.plugins import PluginError
+from tuneyard.core.training.metrics import UNKNOWN, metric_of
 from tuneyard.eval import figures as metrics
 from tuneyard.eval.compare.__main__ import cli as compare
 from tuneyard.eval.sweep.__main__ import Sweep, judge, read_points, write
@@ -151,3 +152,63 @@ def test_unknown_metrics_and_rows_without_their_fields_are_refused(tmp_path):
     sweep = Sweep(tmp_path, Axes("base", ["w"], {"base": (0.0,)}, {}), {"s": ([0], [1])}, "brier")
     with raises(RequestError, "s", "brier"):
         judge(sweep, read_points(sweep), read_points(sweep))
+
+
+OF_LONGEST = """
+from tuneyard.eval.figures import metric_over_rows
+
+@metric_over_rows("of_longest", unit="share", higher=True, needs=["model_output"])
+def of_longest(rows):
+    lengths = [len(row["model_output"]) for row in rows]
+    return [length / max(lengths) for length in lengths]
+"""
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_figure_over_all_rows_of_a_package_is_in_results_and_compared(install, tmp_path):
+    install("of_longest", OF_LONGEST)
+    answers = [{"model_output": text, "row": row} for row, text in enumerate(["abcd", "ab", "abc", "abc"])]
+    refused = {"model_output": "abcdefgh", "row": 4, "refused": "no"}
+    assert metrics.measure([*answers, refused])["of_longest"]["value"] == pytest.approx(0.75)
+    folder = tmp_path / "runs"
+    runs(folder)
+    call(compare, folder, "--metric", "of_longest", "--out", tmp_path / "compared")
+    (section,) = read_json(tmp_path / "compared/table.json")["sets"].values()
+    assert section["models"]["one"]["value"] == 1  # as long as the longest, which is equal in every row
+
+
+def test_built_in_figures_are_declared_as_plug_ins_are_and_mean_what_the_core_says():
+    """`recipe sweep --metric NAME` reads results.json by the core's table of names."""
+    built_in = metrics.metrics()
+    assert {
+        *("accuracy", "macro_f1", "exact_match", "partial_match", "token_f1", "eval_loss", "auc", "bleu"),
+        *("rouge1", "rouge2", "rougeL", "brier", "label_mass"),
+    } <= built_in.keys()
+    for name, figure in built_in.items():
+        assert figure.name == name
+        if metric_of(name) is not UNKNOWN:
+            assert (figure.meaning, figure.meaning.in_percent) == (
+                metric_of(name),
+                metric_of(name).in_percent,
+            )
+
+
+def test_figures_of_rows_and_of_all_rows_by_hand():
+    """Loss by its tokens, not by its rows; ROUGE and BLEU without thoughts; macro-F1 of two labels."""
+    losses = [{"loss": 6.0, "tokens": 3}, {"loss": 1.0, "tokens": 1}]
+    loss = metrics.metrics()["eval_loss"]
+    assert (loss.values(losses), loss.mean(losses).value) == ([2.0, 1.0], 7 / 4)
+    texts = [{"reference": "the cat sat", "prediction": "<think>no</think>the cat ran"}] * 2
+    assert metrics.metrics()["rouge1"].mean(texts).value == pytest.approx(2 / 3)
+    assert metrics.metrics()["rouge2"].mean(texts).value == pytest.approx(1 / 2)
+    same = [{"reference": "one two three four five", "prediction": "one two three four five"}] * 2
+    assert metrics.metrics()["bleu"].mean(same).value == pytest.approx(100)
+    answers = [
+        {"expected_output": expected, "predicted_output": predicted}
+        for expected, predicted in ("aa", "aa", "ab", "bb", "b?")
+    ]
+    f1 = metrics.metrics()["macro_f1"].mean(answers)
+    assert f1.value == pytest.approx((2 * 2 / (3 + 2) + 2 * 1 / (2 + 2)) / 2)
+    assert f1.low < f1.value < f1.high
+    assert metrics.metrics()["accuracy"].mean(answers).value == 3 / 5
+    assert metrics.metrics()["accuracy"].values([{**answers[4], "correct": True}]) == [1.0]
