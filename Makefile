@@ -123,9 +123,10 @@ fuzz: .venv/.dev ## mutated and random files through the compiler: make fuzz MIN
 catalogue: .venv/.dev ## the catalogue of messages from the code; lists what has no Chinese
 	@$(PY) -m tools.catalogue
 
-reference: .venv/.dev ## docs/reference.md from the commands, docs/zh/problems.md from the codes, the table of SECURITY.md from the tests
+reference: .venv/.dev ## docs/reference.md from the commands, docs/zh/problems.md from the codes, the table of SECURITY.md from the tests, core/schemas/ from the records
 	@$(PY) -m tools.reference
 	@$(PY) -m tools.security_table
+	@$(PY) -m tools.record_schemas
 
 pictures: .venv/.dev ## pictures, table and verdict of README: of the demo that is here (needs Chromium, after make demo)
 	@$(PY) -m tools.pictures

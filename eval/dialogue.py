@@ -17,14 +17,20 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.message import Message, _, counted, joined, marked
 from tuneyard.core.llamafactory.prompt import Encode, Messages, PromptAndAnswer
+from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.answers import cut_thought
 from tuneyard.eval.figures.text import ngrams, words
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields, Refused, TooLong, plan_answers
-from tuneyard.eval.runs.results import Prediction, Results
+from tuneyard.eval.runs.results import Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.evaluation import Evaluation, Job, refused_warnings
+from tuneyard.eval.scoring.evaluation import (
+    Evaluation,
+    Job,
+    answer_without,
+    refused_warnings,
+)
 from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import Mean, groups_of, is_answered, mean_of
 
@@ -122,7 +128,11 @@ class Dialogue(Evaluation):
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The data's own answers, the row's number, and the transcript or the reason why it is missing."""
-        return {"references": _reference(job.rows[row]).answers, "row": row, **fields}
+        return {
+            "references": list(_reference(job.rows[row]).answers),
+            "row": row,
+            **answer_without(fields, ()),
+        }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Both figures of the model and of the data's own answers, as means over conversations."""

@@ -14,6 +14,7 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, show_value, show_values
 from tuneyard.core.language.message import _, joined, marked, relative
 from tuneyard.core.language.messages import say
+from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.answers import PARSERS, one_spelling
 from tuneyard.eval.figures.labels import (
@@ -29,9 +30,13 @@ from tuneyard.eval.figures.labels import (
 )
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import DIGITS, BatchPlan, Fields
-from tuneyard.eval.runs.results import Prediction, Results
+from tuneyard.eval.runs.results import Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.evaluation import Evaluation, Job
+from tuneyard.eval.scoring.evaluation import (
+    Evaluation,
+    Job,
+    answer_without,
+)
 from tuneyard.eval.scoring.options import RescorableOption, number
 from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import is_answered
@@ -253,13 +258,13 @@ class Nli(Evaluation):
             "predicted_output": self._label(job, fields),
             "idx": record.get("idx", -1),
             "row": row,
-            **{key: value for key, value in fields.items() if not key.endswith("_output")},
+            **answer_without(fields, ["model_output"]),
         }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Accuracy and the other figures of results.json."""
         unparsed = [line["row"] for line in predictions if line["predicted_output"] == UNKNOWN]
-        masses = [line["label_mass"] for line in predictions if "label_mass" in line]
+        masses = [line["label_mass"] or 0.0 for line in predictions if "label_mass" in line]
         return {
             "mode": self.mode,
             **summary(predictions),

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuneyard.core.cli.run import run_command
-from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.core.llamafactory.prompt.supervision import EncodedConversation, SupervisedText, supervise
 from tuneyard.core.records import KTO_TAG, PAIR, format_of
+from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.figures.preference import (
@@ -29,9 +29,20 @@ from tuneyard.eval.figures.preference import (
 )
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields
 from tuneyard.eval.models.likelihood import reading_answers
-from tuneyard.eval.runs.results import BASE, PREDICTIONS, RESULTS, Prediction, Results
+from tuneyard.eval.runs.results import (
+    BASE,
+    PREDICTIONS,
+    RESULTS,
+    Results,
+    read_lines,
+)
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.evaluation import Evaluation, Job, labelled_shares
+from tuneyard.eval.scoring.evaluation import (
+    Evaluation,
+    Job,
+    answer_without,
+    labelled_shares,
+)
 from tuneyard.eval.scoring.request import ScoringRequest
 
 TESTS = _("preferred answers")
@@ -137,16 +148,16 @@ class Preference(Evaluation):
         """The prompt, the more likely answer's side, both answers, and their log-probabilities."""
         side = UNKNOWN
         if "too_long" not in fields:
-            prefers_chosen = fields[f"{CHOSEN}_logp"] > fields[f"{REJECTED}_logp"]
+            prefers_chosen = fields["chosen_logp"] > fields["rejected_logp"]
             side = CHOSEN if prefers_chosen else REJECTED
         return {
             "instruction": job.rows[row].question,
             "expected_output": CHOSEN,
             "predicted_output": side,
             "row": row,
-            CHOSEN: job.rows[row].answer,
-            REJECTED: self.rejected[job.dataset.name][row],
-            **fields,
+            "chosen": job.rows[row].answer,
+            "rejected": self.rejected[job.dataset.name][row],
+            **answer_without(fields, ()),
         }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
@@ -183,8 +194,8 @@ class Marked(Evaluation):
             "instruction": example.question,
             "expected_output": DESIRABLE if is_desirable else UNDESIRABLE,
             "row": row,
-            ANSWER: example.answer,
-            **fields,
+            "answer": example.answer,
+            **answer_without(fields, ()),
         }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
@@ -229,7 +240,7 @@ def _base_rows(job: Job) -> list[Prediction]:
     base = job.request.out / BASE / job.dataset.name
     if job.candidate.name == BASE or not (base / RESULTS).is_file():
         return []
-    return [row for _unused, row in json_lines(base / PREDICTIONS)]
+    return list(read_lines(base / PREDICTIONS).values())
 
 
 def _reading(job: Job, answers: Mapping[str, Sequence[str]]) -> BatchPlan:

@@ -28,10 +28,12 @@ from tuneyard.core.errors import (
     unexpected,
     wrong_value,
 )
-from tuneyard.core.files import bundled, names_folder, read_object, write_json, write_text
+from tuneyard.core.files import bundled, names_folder, write_json, write_text
 from tuneyard.core.language.message import _, joined, message_of, relative, tr
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.number_format import NONE, Table, grid, percent
+from tuneyard.core.records.record import read_record
+from tuneyard.core.records.results_record import ResultsRecord
 from tuneyard.core.training.metrics import ACCURACY, UNKNOWN
 from tuneyard.eval.__main__ import cli as eval_commands
 from tuneyard.eval.compare import __main__ as compare
@@ -171,16 +173,18 @@ def report_steps(
         figures[name] = {}
         for model in models:
             folder = step_request.out / model
-            results = {each.name: read_object(folder / each.name / RESULTS) for each in datasets}
+            results = {
+                each.name: read_record(folder / each.name / RESULTS, ResultsRecord) for each in datasets
+            }
             of_model = evaluation.suite_figures(step_request.out, model, results)
             for label, figure in of_model.items():
                 figures[name].setdefault(label, {})[model] = figure
-            for dataset, result in results.items():
+            for dataset_name, result in results.items():
                 if "accuracy" in result:
                     label = name
                     if len(results) > 1:
-                        label = f"{name}/{dataset}"
-                    judged.append(ScoredRunSource(folder / dataset, model, label))
+                        label = f"{name}/{dataset_name}"
+                    judged.append(ScoredRunSource(folder / dataset_name, model, label))
     table = steps_table(figures, models)
     facts: dict[str, object] = {"steps": figures}
     if judged:
@@ -193,7 +197,7 @@ def report_steps(
     else:
         words = ["tuneyard", "eval", "chat", *_chat_options(request)]
         write_text(request.out / TABLE, grid(table) + "\n")
-        write_json(request.out / TABLE_JSON, facts)
+        write_json(request.out / TABLE_JSON, {"format": 2, **facts})
     say(joined(["", grid(table)], "\n"))
     return request.out / TABLE, words
 

@@ -7,7 +7,7 @@ OUT/<model>/<dataset>/{metrics.json,predictions.jsonl,results.json}. docs/eval-t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -16,6 +16,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import write_json
 from tuneyard.core.language.message import _, counted, joined, ngettext
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText, supervise, supervise_text
+from tuneyard.core.records.prediction_record import Prediction, PredictionFields
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.data.held_out import held_out_rows
 from tuneyard.eval.figures.answers import cut_thought
@@ -31,9 +32,14 @@ from tuneyard.eval.figures.text import (
 )
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields
-from tuneyard.eval.runs.results import METRICS, PREDICTIONS, Prediction, Results
+from tuneyard.eval.runs.results import METRICS, PREDICTIONS, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.evaluation import NO_TEXT, Evaluation, Job
+from tuneyard.eval.scoring.evaluation import (
+    NO_TEXT,
+    Evaluation,
+    Job,
+    answer_without,
+)
 from tuneyard.eval.scoring.options import Finite, RescorableOption, number
 from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import Mean
@@ -231,30 +237,30 @@ class Text(Evaluation):
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The published script's four fields, the row's number, its loss and lengths in tokens."""
         if "reference" in fields:  # a kept line: its loss, answer and lengths do not depend on --rescore
-            return dict(fields)
+            return cast(Prediction, fields)
         record, example = job.dataset.records[row], job.rows[row]
         prompt = example.question
-        instruction: object = ""
+        instruction = ""
         reference = prompt
         if not self._plain(job):
             instruction = record.get("instruction", prompt)
             reference = example.answer
+        generated: PredictionFields = {}
+        output = fields.get("model_output")
+        if output is not None:
+            answer = cut_thought(output)
+            generated["prediction"] = answer
+            if answer != output.strip():
+                generated["model_output"] = output
+            generated["prediction_tokens"] = _count(job, answer)
         line: Prediction = {
             "instruction": instruction,
             "input": record.get("input", ""),
             "reference": reference,
+            **generated,
+            "row": row,
+            **answer_without(fields, ("model_output", *BY_TOKEN)),
         }
-        output = fields.get("model_output")
-        if output is not None:
-            answer = cut_thought(output)
-            line["prediction"] = answer
-            if answer != output.strip():
-                line["model_output"] = output
-            line["prediction_tokens"] = _count(job, answer)
-        line["row"] = row
-        for name, value in fields.items():
-            if name not in ("model_output", *BY_TOKEN):
-                line[name] = value
         if not self._plain(job):
             line["prompt_tokens"] = len(job.candidate.prompting.encode(job.with_image_tokens(row)))
         line["reference_tokens"] = _count(job, reference)
@@ -282,7 +288,7 @@ class Text(Evaluation):
             "scored": "texts" if self._plain(job) else "answers",
             **metrics,
             "n": len(predictions),
-            "tokens": sum(line["tokens"] for line in predictions),
+            "tokens": sum(line["tokens"] or 0 for line in predictions),
             "lengths": {name: percentiles(values) for name, values in lengths.items()},
             "generated": len(generated),
             "estimates": estimates,

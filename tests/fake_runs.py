@@ -23,7 +23,7 @@ from tuneyard.eval.report.verdict import decision, notes
 from tuneyard.eval.runs.find import parse_source, read_scored_runs
 from tuneyard.eval.runs.scored_run import ScoredRun
 
-VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/comparison.json")).is_valid
+VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/table.json")).is_valid
 VERSION = {"tuneyard": "0.1.0"}
 GOLD = ["yes", "no"] * 10
 
@@ -62,7 +62,8 @@ def write_run(
     data = hashlib.sha256("".join(gold).encode()).hexdigest()
     results = {
         "model": model,
-        "set": dataset,
+        "format": 2,
+        "dataset": dataset,
         "mode": "choice",
         "accuracy": accuracy,
         "n": len(gold),

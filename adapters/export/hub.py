@@ -24,13 +24,13 @@ from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES
 from tuneyard.adapters.write.output import Written
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml
-from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.errors import RequestError
-from tuneyard.core.files import HUB_ID, read_object, require, sha256
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import HUB_ID, require, sha256
 from tuneyard.core.files.bounded_reading import read_text
 from tuneyard.core.files.links import check_own_files
-from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined
+from tuneyard.core.records.record import read_record
+from tuneyard.core.records.results_record import ResultsRecord
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import (
     Markdown,
@@ -51,7 +51,6 @@ from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX, published
 from tuneyard.core.weights.base_models import open_base
 from tuneyard.core.weights.tensors import INDEX
 
-RESULTS_SCHEMA = ROOT / "core/schemas/results.schema.json"
 TOKEN_FIX = _("export HF_TOKEN=… of an account that may write there, or run `hf auth login`")
 USAGE = """## How to load it
 
@@ -457,35 +456,43 @@ def _results(adapter: LoraAdapter | None, places: list[Path], notes: list[str]) 
     files: list[Path] = []
     for place in places:
         require(place, "results")
-        results = [place]
+        of_place = [place]
         if place.is_dir():
             held_out = place / "held-out"  # of a sweep: nothing was chosen on these rows
-            results = sorted((held_out if held_out.is_dir() else place).rglob("results.json"))
-        if not results:
+            of_place = sorted((held_out if held_out.is_dir() else place).rglob("results.json"))
+        if not of_place:
             raise RequestError(
                 _(
                     "{place}: no results.json in it; expected a folder that tuneyard eval nli wrote",
                     place=place,
                 )
             )
-        files += results
+        files += of_place
     if not files:
         return ""
-    schema = read_object(RESULTS_SCHEMA)
-    schema["required"] = ["model", "set", "n", "accuracy", "ci95", "majority", "hashes"]
     rows, is_of_adapter = [], False
     for file in files:
-        fields: dict[str, Any] = read_object(file)
-        check_file(file, schema, fields, "results of tuneyard eval nli")
-        model = fields["model"]
-        is_alone = set(fields.get("weights", {}).values()) <= {1.0}
-        if adapter and is_alone and list(fields["hashes"]["adapters"].values()) == [adapter.digest]:
+        results = read_record(file, ResultsRecord)
+        accuracy, ci95, majority = results.get("accuracy"), results.get("ci95"), results.get("majority")
+        if accuracy is None or ci95 is None or majority is None or "n" not in results:
+            lacking = [key for key in ("n", "accuracy", "ci95", "majority") if results.get(key) is None]
+            raise ContentError(
+                _(
+                    "{file}: no {keys}: expected results with an accuracy, as of tuneyard eval nli",
+                    file=file,
+                    keys=joined(lacking),
+                )
+            )
+        model = results["model"]
+        is_alone = set(results.get("weights", {}).values()) <= {1.0}
+        digests = list(results.get("hashes", {}).get("adapters", {}).values())
+        if adapter and is_alone and digests == [adapter.digest]:
             model = f"{model} (this adapter)"
             is_of_adapter = True
-        low, high = fields["ci95"]
-        shares = f"{fields['accuracy']:.1%}", f"{low:.1%}–{high:.1%}", f"{fields['majority']:.1%}"
-        rows.append([model, fields["set"], f"{fields['n']:,}", *shares])
+        low, high = ci95
+        shares = f"{accuracy:.1%}", f"{low:.1%}–{high:.1%}", f"{majority:.1%}"
+        rows.append([model, results["dataset"], f"{results['n']:,}", *shares])
     if adapter and not is_of_adapter:
         notes.append(_("none of the results is of this adapter: their hashes are of other weights"))
-    header = ["model", "set", "examples", "accuracy", _("95 % interval"), _("majority-class baseline")]
+    header = ["model", "dataset", "examples", "accuracy", _("95 % interval"), _("majority-class baseline")]
     return "## Results\n\n" + markdown_table(header, rows)

@@ -53,7 +53,7 @@ class Violation(NamedTuple):
 
 
 def check_file(
-    path: Path,
+    path: Path | str,
     schema: Mapping[str, Any],
     value: object,
     whole: str = _("the file"),

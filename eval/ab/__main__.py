@@ -20,6 +20,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.files import atomic, require, write_json, write_text
 from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.language.messages import say
+from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.eval.ab.sheet import (
     Answered,
     check_key,
@@ -34,9 +35,15 @@ from tuneyard.eval.ab.sheet import (
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.answers import cut_thought
 from tuneyard.eval.models.batch_plan import Fields
-from tuneyard.eval.runs.results import PREDICTIONS, Prediction, Results, check_files
+from tuneyard.eval.runs.results import PREDICTIONS, Results, check_files
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.evaluation import NO_TEXT, Evaluation, Job, NextStep
+from tuneyard.eval.scoring.evaluation import (
+    NO_TEXT,
+    Evaluation,
+    Job,
+    NextStep,
+    answer_without,
+)
 from tuneyard.eval.scoring.options import PATH, number, sampling_options
 from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import group_of, is_answered
@@ -172,7 +179,7 @@ class Ab(Evaluation):
             "expected_output": job.rows[row].answer,
             "model_output": "",
             "row": row,
-            **fields,
+            **answer_without(fields, ()),
         }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002

@@ -18,6 +18,8 @@ from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language.message import _, joined, marked, tr
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.number_format import percent
+from tuneyard.core.records.record import read_record
+from tuneyard.core.records.results_record import ResultsRecord
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.cmmlu.subjects import HUB_ID, LETTERS, choose_subjects, fetch, in_groups, read_exam
@@ -123,7 +125,7 @@ def read_groups(out: Path, models: Sequence[str], groups: Mapping[str, Sequence[
     subjects = list(dict.fromkeys(itertools.chain.from_iterable(groups.values())))  # some are in two
     scores: Scores = {}
     for model in models:
-        results = {name: read_object(out / model / name / RESULTS) for name in subjects}
+        results = {name: read_record(out / model / name / RESULTS, ResultsRecord) for name in subjects}
         scores[model] = {}
         for group, names in {**groups, AVERAGE: subjects}.items():
             scores[model][group] = group_score([results[name] for name in names])
@@ -143,7 +145,7 @@ def group_score(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     majority = sum(each["majority"] for each in results) / len(results)
     correct = sum(round(each["accuracy"] * each["n"]) for each in results)
     return {
-        "sets": len(results),
+        "datasets": len(results),
         "n": mean.n,
         "accuracy": mean.value,
         "ci95": mean.ci95,
@@ -162,10 +164,10 @@ def group_table(scores: Scores) -> str:
             accuracy = groups_of_model[group]
             shares.append(ACCURACY.interval_text((accuracy["accuracy"], *accuracy["ci95"])))
         name = tr(AVERAGE) if group == AVERAGE else group
-        rows.append([name, str(score["sets"]), f"{score['n']:,}", percent(score["majority"]), *shares])
+        rows.append([name, str(score["datasets"]), f"{score['n']:,}", percent(score["majority"]), *shares])
     last = first[AVERAGE]
     overall = [percent(groups_of_model[AVERAGE]["over_questions"]) for groups_of_model in scores.values()]
-    rows.append([tr(QUESTIONS), str(last["sets"]), f"{last['n']:,}", "", *overall])
+    rows.append([tr(QUESTIONS), str(last["datasets"]), f"{last['n']:,}", "", *overall])
     header = [tr("accuracy (95 % interval)"), tr("subjects"), "n", tr("majority"), *scores]
     return markdown_table(header, rows)
 

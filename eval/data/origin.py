@@ -28,6 +28,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn_once
 from tuneyard.core.llamafactory.prompt import PromptAndAnswer
+from tuneyard.core.records.results_record import TrainingRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,7 +154,7 @@ class Origin:
         numbers = list(rows)
         return replace(self, fingerprints=self.fingerprints[numbers], in_training=self.in_training[numbers])
 
-    def training_rows(self, count: int) -> dict[str, object] | None:
+    def training_rows(self, count: int) -> TrainingRows | None:
         """Count the rows among the first `count` that are rows of a training split, for results.json.
 
         `held_out` are the datasets to score instead. `drawn` is true if --eval-ratio drew the rows as a

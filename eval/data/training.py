@@ -16,6 +16,7 @@ from tuneyard.core.datasets.compiled import manifest_beside, read_row_index
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
 from tuneyard.core.language.message import _
+from tuneyard.core.records.results_record import TrainedOn
 from tuneyard.core.training.training_run import (
     MERGE,
     STARTED,
@@ -58,7 +59,7 @@ class Record:
 
 def trained_on(
     adapters: Iterable[Path], base: Path, name: str, fingerprints: "Fingerprints", folder: Path | None = None
-) -> dict[str, object] | None:
+) -> TrainedOn | None:
     """Count the examples of a dataset that the weights of these folders were trained on, for results.json.
 
     `fingerprints` are the examples' fingerprints. `at_most` is true if the records name the

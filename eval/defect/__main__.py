@@ -16,12 +16,13 @@ from tuneyard.core.errors import ContentError, import_early, show_value, unexpec
 from tuneyard.core.files import write_json
 from tuneyard.core.language.message import _, counted, tr
 from tuneyard.core.language.number_format import percent
+from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.defect.reports import Report, judge, parse_report, report_summary
 from tuneyard.eval.figures.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.models.batch_plan import Fields
 from tuneyard.eval.runs.logs.defect import DETAILED
-from tuneyard.eval.runs.results import Prediction, Results
+from tuneyard.eval.runs.results import Results
 from tuneyard.eval.runs.scored_run import ScoredRun
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, line_of
@@ -82,14 +83,15 @@ class Defect(Evaluation):
         """The report, the reference, and the judgement and reason that were parsed from the answer."""
         record, reference = job.dataset.records[row], self.references[job.dataset.name][row]
         line = line_of(job, row, fields)
-        line |= {
-            "expected_output": reference.judgement,
-            "expected_reason": reference.reason,
-            **judge(reference.judgement, str(line["model_output"])),
-        }
-        for name in ("subtype", "type"):
-            if record.get(name) is not None:
-                line[name] = str(record[name])
+        judged = judge(reference.judgement, line["model_output"])
+        line["expected_output"] = reference.judgement
+        line["expected_reason"] = reference.reason
+        line["predicted_output"] = judged.judgement
+        line["reason"] = judged.reason
+        if record.get("subtype") is not None:
+            line["subtype"] = str(record["subtype"])
+        if record.get("type") is not None:
+            line["type"] = str(record["type"])
         return line
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:

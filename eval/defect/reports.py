@@ -44,13 +44,13 @@ def canonical(judgement: str) -> str:
     return "".join(folded.strip(EDGES).split())
 
 
-def judge(expected: str, text: str) -> dict[str, object]:
+def judge(expected: str, text: str) -> Report:
     """Parse a prediction's judgement and reason. An equal judgement gets the reference's spelling."""
     report = parse_report(text)
     if report is None:
-        return {"predicted_output": UNKNOWN, "reason": ""}
+        return Report(UNKNOWN, "")
     is_equal = canonical(report.judgement) == canonical(expected)
-    return {"predicted_output": expected if is_equal else report.judgement, "reason": report.reason}
+    return Report(expected if is_equal else report.judgement, report.reason)
 
 
 def report_summary(rows: Rows) -> dict[str, object]:

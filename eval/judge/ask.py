@@ -24,7 +24,7 @@ from tuneyard.eval.judge.questions.replicates import (
 )
 from tuneyard.eval.judge.sections import compare, meaning
 from tuneyard.eval.runs.contamination import training_warnings
-from tuneyard.eval.runs.results import BASE, part_of
+from tuneyard.eval.runs.results import BASE
 from tuneyard.eval.runs.scored_run import OF_ANSWERS, RunsByDataset, ScoredRun, models_of, question_of
 
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
@@ -125,7 +125,7 @@ def _trained_on(runs: RunsByDataset, metric: Metric) -> list[str]:
     logged: list[str] = []
     for dataset, by_model in runs.items():
         for model, run in by_model.items():
-            reasons = tuple(part_of(run.facts, "trained_on").get("not_checked", ()))
+            reasons = tuple((run.facts.get("trained_on") or {}).get("not_checked", ()))
             for text in training_warnings(model, len(run.rows), run.facts, metric):
                 if text.endswith(reasons):
                     warnings.append(text)
@@ -330,13 +330,16 @@ def pairing_warnings(runs: RunsByDataset) -> list[str]:
 
 
 def _hash(run: ScoredRun, name: str) -> str:
-    return str(part_of(run.facts, "hashes").get(name) or "")
+    return str(run.facts.get("hashes", {}).get(name) or "")
 
 
 def _settings(run: ScoredRun) -> dict[str, object]:
     """The settings besides the weights that may change an answer."""
-    settings = {key: run.facts[key] for key in ("mode", "device", "dtype") if key in run.facts}
-    recorded = part_of(run.facts, "settings")
+    settings: dict[str, object] = {}
+    for key in ("mode", "device", "dtype"):
+        if key in run.facts:
+            settings[key] = run.facts.get(key)
+    recorded = run.facts.get("settings", {})
     settings |= {key: value for key, value in recorded.items() if key not in MAY_DIFFER}
     template = _hash(run, "chat_template")
     if template:

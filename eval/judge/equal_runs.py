@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from tuneyard.core.language.message import _, relative
-from tuneyard.eval.runs.results import BASE, part_of
+from tuneyard.eval.runs.results import BASE
 from tuneyard.eval.runs.scored_run import ScoredRun
 
 LOGS = ("choices", "chosen_logp", "rejected_logp", "answer_logp", "loss")
@@ -26,7 +26,7 @@ def equal_warnings(runs: Sequence[ScoredRun]) -> Iterator[str]:
         adapted, reference = other, one
         if other.model == BASE:
             adapted, reference = one, other
-        folders = part_of(adapted.facts, "adapters").values()
+        folders = adapted.facts.get("adapters", {}).values()
         command = " ".join(["tuneyard adapter show", *map(relative, map(str, folders or ["ADAPTER"]))])
         yield _(
             "{dataset}: all log-probabilities of {model} and {other} are bit-equal: nothing was learned, or "
@@ -43,8 +43,8 @@ def _is_same_adapter(one: ScoredRun, other: ScoredRun) -> bool:
     """True if both runs have adapters of the same content and weights."""
     facts = []
     for run in (one, other):
-        digests = part_of(part_of(run.facts, "hashes"), "adapters")
-        weights = part_of(run.facts, "weights")
+        digests = run.facts.get("hashes", {}).get("adapters", {})
+        weights = run.facts.get("weights", {})
         facts.append(sorted((str(digest), str(weights.get(name))) for name, digest in digests.items()))
     return bool(facts[0]) and facts[0] == facts[1]
 

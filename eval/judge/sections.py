@@ -22,7 +22,6 @@ from tuneyard.core.training.metrics import ACCURACY, METRICS, SHARE, Metric, met
 from tuneyard.eval.figures import metrics
 from tuneyard.eval.figures.labels import MOST, UNKNOWN, short
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
-from tuneyard.eval.runs.results import part_of
 from tuneyard.eval.runs.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.f1 import RARE, MacroF1, macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import (
@@ -308,10 +307,10 @@ def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -
             details["always"] = run.predicted[0]
         if run.confidence:
             details["calibration"] = calibration(run.confidence, run.correct, run.groups)
-        details["metrics"] = part_of(run.facts, "metrics")
+        details["metrics"] = run.facts.get("metrics", {})
     if metric.counts_correct:
         details["unparsed"] = sum(list(each.predicted).count(UNKNOWN) for each in runs)
-    trained_on = [part_of(each.facts, "trained_on") for each in runs]
+    trained_on = [each.facts.get("trained_on") or {} for each in runs]
     return ModelScore(
         **asdict(mean),
         trained_on=max(each.get("examples", 0) for each in trained_on),

@@ -6,11 +6,12 @@ A label is scored in one way everywhere: the tokens of its spellings, their log-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Encode, Messages, Tokenizer
+from tuneyard.core.records.prediction_record import AnswerFields
 
 if TYPE_CHECKING:
     from tuneyard.eval.models import Backend
@@ -26,9 +27,15 @@ Plan = tuple[Batches, dict[int, str]]
 """The rows in batches, and by row the reasons why the others cannot be prompted."""
 Logs = dict[tuple[int, ...], float]
 """Log-probability of a token after a prompt, by all tokens from the prompt's end up to it."""
-Fields = dict[str, Any]
-"""Fields of predictions.jsonl that a model gives for a row."""
 DIGITS = 6  # of a log-probability in the files: fp32 has no more
+
+
+class Fields(AnswerFields, total=False):
+    """Fields of predictions.jsonl that a model gives for a row, and those of token_losses.jsonl."""
+
+    choices: dict[str, float]
+    ids: Sequence[int]
+    token_losses: Sequence[float | None]
 
 
 class TooLong(NamedTuple):
@@ -116,7 +123,7 @@ def label_fields(
         for label, forms in labels.items():
             by_form = [sum(logs[ids[:end]] for end in range(1, len(ids) + 1)) for ids in forms]
             sums[label] = float(np.logaddexp.reduce(by_form))
-        row_fields = {
+        row_fields: Fields = {
             "model_output": max(sums, key=sums.__getitem__),
             "choices": {label: round(value, DIGITS) for label, value in sums.items()},
             "label_mass": round(sum(map(math.exp, sums.values())), DIGITS),

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.message import _
@@ -222,13 +222,13 @@ def reading_answers(backend: Backend, texts: Mapping[int, AnswerTexts]) -> Batch
             longest[row] = length
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        fields: dict[int, Fields] = {row: {} for row in batch}
+        fields: dict[int, dict[str, float]] = {row: {} for row in batch}
         for name in texts[batch[0]]:
             answers = {row: texts[row][name] for row in batch}
             for row, losses in backend.token_losses(answers).items():
                 fields[row][f"{name}_logp"] = -round(sum(losses), DIGITS)
                 fields[row][f"{name}_tokens"] = len(answers[row].learned)
-        return list(fields.values())
+        return [cast(Fields, each) for each in fields.values()]
 
     return BatchPlan(plan_batches(longest, backend.budget), too_long, score)
 
@@ -260,7 +260,7 @@ def reading_losses(
             losses_of_ids: list[float | None] = [None] * len(text.ids)
             for place, loss in zip(text.learned, learned_losses, strict=True):
                 losses_of_ids[place] = round(loss, DIGITS)
-            fields = {
+            fields: Fields = {
                 "ids": text.ids,
                 "token_losses": losses_of_ids,
                 "loss": round(sum(learned_losses), DIGITS),

@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.core.language.message import _, relative
 from tuneyard.core.llamafactory.prompt import Encode, Messages
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
+from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.eval.figures.labels import label_logs
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import (
@@ -22,7 +24,7 @@ from tuneyard.eval.models.batch_plan import (
     Refused,
     TooLong,
 )
-from tuneyard.eval.runs.results import PREDICTIONS, RESULTS, Prediction, read_lines
+from tuneyard.eval.runs.results import PREDICTIONS, RESULTS, read_lines
 
 TEXT = ("reference", "loss", "tokens", "truncated", "reference_tokens")
 """Fields of a text that was measured; `ANSWER` those of an answer to it."""
@@ -128,7 +130,7 @@ class Replay(Backend):
             kind, expected = KINDS.get(name, NUMBER)
             if not (is_number(value) if kind is float else isinstance(value, kind)):
                 raise unexpected(place, name, value, expected)
-        return {name: value for name, value in line.items() if name != "cluster"}
+        return cast(Fields, {name: value for name, value in line.items() if name != "cluster"})
 
     def _answer(self, row: int, turn: int) -> str | TooLong | Refused:
         """The answer in a row's line. Of a conversation, the one after so many messages."""
@@ -153,9 +155,10 @@ class Replay(Backend):
     def _choice(self, row: int, labels: Collection[str]) -> Fields:
         """A row's fields, reduced to the labels of this run."""
         line, place = self._line(row)
-        for name in ("too_long", "refused"):
-            if name in line:
-                return {name: line[name]}
+        if "too_long" in line:
+            return {"too_long": line["too_long"]}
+        if "refused" in line:
+            return {"refused": line["refused"]}
         logs = label_logs({"place": place, "label_mass": None, **line})
         missing = [label for label in labels if label not in logs]
         if missing:
@@ -171,4 +174,4 @@ class Replay(Backend):
         mass = line["label_mass"]
         if len(choices) < len(logs):
             mass = round(sum(map(math.exp, choices.values())), DIGITS)
-        return {"model_output": self._answer(row, 0), "choices": choices, "label_mass": mass}
+        return {"model_output": str(self._answer(row, 0)), "choices": choices, "label_mass": mass}

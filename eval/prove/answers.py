@@ -11,7 +11,7 @@ from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.labels import spellings
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields, Ids, Prompts, plan_batches, score_all
-from tuneyard.eval.models.generate import generate
+from tuneyard.eval.models.generate import Generated, generate
 from tuneyard.eval.models.load import in_this_process, load_gguf, load_model
 from tuneyard.eval.prove.proof import Answers, Labels, ParityInputs, ProofPart, Texts, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
@@ -65,15 +65,17 @@ def answer_rows(reference: Reference) -> Answers:
     model = in_this_process(reference.backend)
     longest = reference.request.max_new_tokens
     prompts = {row: reference.scored_ids[row] for row in reference.rows}
+    texts: dict[int, Generated] = {}
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        batch_prompts = [prompts[row] for row in batch]
-        answers = generate(model, batch_prompts, longest)
-        return [{"answer": answer} for answer in answers]
+        answers = generate(model, [prompts[row] for row in batch], longest)
+        texts.update(zip(batch, answers, strict=True))
+        return [{} for _unused in batch]
 
     lengths = {row: len(ids) + longest for row, ids in prompts.items()}
     batch_plan = BatchPlan(plan_batches(lengths, model.budget), {}, score)
-    texts = {row: fields["answer"] for row, fields in score_all(batch_plan, tr("generating")).items()}
+    score_all(batch_plan, tr("generating"))
+    texts = dict(sorted(texts.items()))
     labels, forms = None, label_forms(reference.dataset)
     if forms:  # texts end where the file says; a label means the same text in all of them
         with_training_ends = model.as_trained(model.tokenizer, reference.candidate.prompting.ends)

@@ -17,13 +17,14 @@ import click
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.message import _, joined
+from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.answers import cut_thought
 from tuneyard.eval.figures.free_answers import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields
-from tuneyard.eval.runs.results import Prediction, Results
+from tuneyard.eval.runs.results import Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, line_of, share_line
 from tuneyard.eval.scoring.options import RescorableOption, sampling_options
@@ -196,7 +197,7 @@ class Qa(Evaluation):
         answer = cut_thought(str(fields.get("model_output", "")))
         exact = exact_match(example.answer, answer)
         similarity = self.similarity.score(example.answer, answer) if answer else 0.0
-        line = {
+        line: Prediction = {
             **line_of(job, row, fields),
             "predicted_output": example.answer if exact else answer,
             "similarity": round(similarity, DIGITS),

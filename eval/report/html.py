@@ -258,13 +258,13 @@ def _data(models: Sequence[str], base: str, best: str, errors: Sequence[Incorrec
     """JSON for the page's script, without the characters that could close its <script> element."""
     rows: list[dict[str, Any]] = []
     for place, incorrect in enumerate(errors):
-        rows += [{"set": place, **row} for row in incorrect.rows]
+        rows += [{"dataset": place, **row} for row in incorrect.rows]
     places = {model: place for place, model in enumerate(models)}  # a recipe with several seeds is no model
     content = {
         "models": list(models),
         "base": places.get(base, -1),
         "best": places.get(best, -1),
-        "sets": [{"name": one.dataset, "total": one.total} for one in errors],
+        "datasets": [{"name": one.dataset, "total": one.total} for one in errors],
         "rows": rows,
         "most": MOST,
         "words": words_of(PAGE),

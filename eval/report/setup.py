@@ -18,15 +18,14 @@ from tuneyard.core.language.number_format import NONE, Table
 from tuneyard.eval.figures.labels import short
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Section
-from tuneyard.eval.runs.results import part_of
 from tuneyard.eval.runs.scored_run import RunsByDataset, ScoredRun, models_of
 
 NAME = r"[^\s/'\",;=+]+"  # of a file or folder
 MOST_LABELS = 6
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
-    "classes", "confusion", "metrics", "label_mass", "too_long", "refused", "model", "set", "check_generate",
-    "check_choice", "about", "tests",
+    "classes", "confusion", "metrics", "label_mass", "too_long", "refused", "format", "model", "dataset",
+    "check_generate", "check_choice", "about", "tests",
 }  # fmt: skip  # facts that the page's tables show, or that are not worth a line
 
 
@@ -109,7 +108,7 @@ def adapter_weights(run: ScoredRun) -> dict[str, float]:
 
     Older results have no places: there an adapter is named.
     """
-    places, weights = part_of(run.facts, "adapters"), part_of(run.facts, "weights")
+    places, weights = run.facts.get("adapters", {}), run.facts.get("weights", {})
     return {places.get(name, name): weight for name, weight in weights.items() if weight}
 
 
@@ -129,7 +128,7 @@ def compared_datasets(runs: RunsByDataset, sections: Sequence[Section]) -> Table
         tested = run.facts.get("tests")
         if 1 < len(labels) <= MOST_LABELS:
             tests.append(tr("answers {labels}", labels=joined(labels)))
-        elif isinstance(tested, str) and tested:
+        elif tested:
             tests.append(translated_template(tested))
         rows.append([section.name, f"{section.n:,}", tr("; ").join(tests) or NONE])
     return Table([tr("dataset"), "n", tr("tests")], rows)
@@ -187,7 +186,7 @@ def next_command(compared: ComparedRuns) -> list[str]:
     weights = adapter_weights(run)
     if not weights:
         return ["tuneyard", "eval", "chat", "--model", str(run.facts["base"])]
-    digests = part_of(part_of(run.facts, "hashes"), "adapters").values()
+    digests = run.facts.get("hashes", {}).get("adapters", {}).values()
     for place in map(Path, weights if digests else ()):
         if digest_in(place) not in {"", *digests}:
             warn(_("{place} is not what was scored any more: score it again before you ship it", place=place))

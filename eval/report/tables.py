@@ -18,6 +18,7 @@ from tuneyard.core.language.number_format import (
     show_p,
 )
 from tuneyard.core.language.reader import ENGLISH, in_language
+from tuneyard.core.records.table_record import JudgedRecord, TableRecord
 from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import ACCURACY, Metric, declared_metric, direction
 from tuneyard.eval.figures.labels import short
@@ -241,16 +242,17 @@ def _section(section: Section) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> dict[str, object]:
+def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> TableRecord:
     """table.json, in English: programs read the same JSON in every language."""
     return {
+        "format": 2,
         **judged(compared),
         "left_out": left_out(compared.comparison),
         "warnings": list(compared.warnings),
         "runs": [run.source for run in compared.run_list],
         "plots": list(plots),
         "versions": versions("numpy"),
-        "tuneyard": version(),
+        "tuneyard": dict(version()),
     }
 
 
@@ -270,7 +272,7 @@ def as_json(value: Any) -> Any:
     return value
 
 
-def judged(compared: ComparedRuns) -> dict[str, object]:
+def judged(compared: ComparedRuns) -> JudgedRecord:
     """The comparison and the answers to all questions as JSON values. Deciding sections have a verdict."""
     comparison = compared.comparison
     metric = comparison.metric
@@ -281,13 +283,13 @@ def judged(compared: ComparedRuns) -> dict[str, object]:
         mean = None
         if comparison.mean is not None:
             mean = _section_json(comparison.mean)
-        sets = {section.name: _section_json(section) for section in comparison.sets}
-    judged: dict[str, object] = as_json(
+        datasets = {section.name: _section_json(section) for section in comparison.sets}
+    judged: JudgedRecord = as_json(
         {
             **declared,
             "base": comparison.base,
             "models": comparison.models,
-            "sets": sets,
+            "datasets": datasets,
             "mean": mean,
             **compared.figures,
         }

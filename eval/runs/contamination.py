@@ -1,17 +1,17 @@
 """Warnings about a model that was trained on examples of the dataset that scores it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from tuneyard.core.language.message import _, counted, listed, marked
+from tuneyard.core.records.results_record import ResultFacts, TrainedOn, TrainingRows
 from tuneyard.core.training.metrics import ACCURACY, Metric
-from tuneyard.eval.runs.results import part_of
 
 
-def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metric = ACCURACY) -> list[str]:
+def training_warnings(model: str, n: int, facts: ResultFacts, metric: Metric = ACCURACY) -> list[str]:
     """Warn about training examples among the `n` scored ones, from the facts in results.json."""
     warnings = []
-    trained_on, training_rows = part_of(facts, "trained_on"), part_of(facts, "training_rows")
+    trained_on: TrainedOn = facts.get("trained_on") or {}
+    training_rows = facts.get("training_rows")
     examples = trained_on.get("examples", 0)
     if examples:
         at_most = trained_on.get("at_most", False)
@@ -29,7 +29,7 @@ def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metr
     return warnings
 
 
-def _of_training_split(model: str, n: int, rows: Mapping[str, Any]) -> str:
+def _of_training_split(model: str, n: int, rows: TrainingRows) -> str:
     """Warn that `n` scored examples contain rows of a training split. It holds for every model."""
     warning = marked(
         "{model} is scored on training rows: {datasets} (a training split) contains {count:,} of these "
@@ -38,9 +38,9 @@ def _of_training_split(model: str, n: int, rows: Mapping[str, Any]) -> str:
     scored = counted(n, "example", "examples")
     datasets = listed(rows["datasets"])
     text = _(warning, model=model, count=rows["examples"], examples=scored, datasets=datasets)
-    if rows.get("drawn"):
+    if rows["drawn"]:
         text = _("{text}, unless their recipe had this very file with the same val_size and seed", text=text)
-    if rows.get("held_out"):
+    if rows["held_out"]:
         option = " ".join(f"--dataset {name}" for name in rows["held_out"])
         text = _("{text}; score the held-out rows: {option}", text=text, option=option)
     return text

@@ -2,18 +2,19 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import cast
 
-from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.errors import ContentError, RequestError, nearest, show_value, unexpected
-from tuneyard.core.files import check_characters, near_name, read_object, require
-from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+from tuneyard.core.files import check_characters, near_name, require
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.language.messages import say
+from tuneyard.core.records.prediction_record import Prediction
+from tuneyard.core.records.record import check_line, read_record
+from tuneyard.core.records.results_record import ResultsRecord
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.text.references import parse_reference
 from tuneyard.core.training.metrics import ACCURACY
@@ -36,6 +37,7 @@ from tuneyard.eval.runs.scored_run import (
     OF_ANSWERS,
     Record,
     Row,
+    RunFacts,
     RunsByDataset,
     RunsByModel,
     ScoredRun,
@@ -207,7 +209,7 @@ def _order(folder: Path) -> tuple[object, ...]:
     model, dataset = folder.parent.name, folder.name
     run = read_run(folder.parent.parent)
     model_place = [*run["models"], model].index(model)
-    return model != BASE, model_place, model, [*run["sets"], dataset].index(dataset), dataset
+    return model != BASE, model_place, model, [*run["datasets"], dataset].index(dataset), dataset
 
 
 def _named(runs: list[ScoredRun], source: ScoredRunSource) -> list[ScoredRun]:
@@ -304,9 +306,9 @@ def read_scored_run(place: Path, metric: str = ACCURACY.name) -> ScoredRun:
     metric is named: only correct and incorrect answers can be compared row by row.
     """
     path = place / PREDICTIONS
-    facts = read_object(place / RESULTS)
-    _check_facts(place / RESULTS, facts)
-    model, dataset = (text_field(facts, name, place / RESULTS) for name in ("model", "set"))
+    results = read_record(place / RESULTS, ResultsRecord)
+    check_characters(json.dumps(results, ensure_ascii=False), place / RESULTS)
+    model, dataset, facts = results["model"], results["dataset"], cast(RunFacts, results)
     if not path.is_file():
         raise ContentError(
             _(
@@ -318,7 +320,7 @@ def read_scored_run(place: Path, metric: str = ACCURACY.name) -> ScoredRun:
             )
         )
     if metric not in OF_ANSWERS:
-        return assemble(model, dataset, place, _measured_rows(path, list(placed_lines(path)), metric), facts)
+        return assemble(model, dataset, place, _measured_rows(path, list(_predictions(path)), metric), facts)
     if "accuracy" not in facts:
         raise RequestError(
             _(
@@ -329,7 +331,7 @@ def read_scored_run(place: Path, metric: str = ACCURACY.name) -> ScoredRun:
                 names=", ".join(measurable(placed_lines(path))),
             )
         )
-    run = assemble(model, dataset, place, map(_answered_row, placed_lines(path)), facts)
+    run = assemble(model, dataset, place, map(_answered_row, _predictions(path)), facts)
     _check_totals(run)
     return run
 
@@ -354,10 +356,15 @@ def _measured_row(record: Record) -> Row:
     return Row(str(row), gold, prediction, False, None, record)
 
 
+def _predictions(path: Path) -> Iterator[Record]:
+    """Yield the lines of predictions.jsonl with their places. `ContentError` for one of another form."""
+    for record in placed_lines(path):
+        check_line(record, record["place"], Prediction)
+        yield record
+
+
 def _answered_row(record: Record) -> Row:
-    where, row = record["place"], record.get("row")
-    if type(row) is not int:
-        raise unexpected(where, "row", row, _("a whole number"))
+    where, row = record["place"], record["row"]
     correct = record.get("correct")
     if isinstance(correct, bool):  # of tasks whose correct answers do not equal one expected text
         gold, predicted = (optional_text(record, name) or "" for name in ANSWERS)
@@ -368,16 +375,6 @@ def _answered_row(record: Record) -> Row:
     if isinstance(record.get("choices"), Mapping):
         confidence = confidence_of(list(label_logs(record).values()))
     return Row(str(row), gold, predicted, correct, confidence, record)
-
-
-def _check_facts(path: Path, facts: Mapping[str, object]) -> None:
-    """`ContentError` for results.json whose parts that are compared have another form: damaged or edited."""
-    import jsonschema_rs
-
-    check_characters(json.dumps(facts, ensure_ascii=False), path)
-    parts: Any = read_object(ROOT / "core/schemas/results.schema.json")["$defs"]
-    if not jsonschema_rs.validator_for(parts["compared"]).is_valid(facts):
-        check_file(path, parts["compared"], facts)
 
 
 def _check_totals(run: ScoredRun) -> None:

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneyard.core.cli.main import NO_COMMAND_LINE, CommandLine
 from tuneyard.core.documents import json_lines
@@ -32,14 +32,17 @@ from tuneyard.core.files.temporaries import TEMPORARY, sweep
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.message import _, counted, joined, relative
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
+from tuneyard.core.records.prediction_record import Prediction
+from tuneyard.core.records.record import check_format, check_line, lift_file, read_record
+from tuneyard.core.records.results_record import ResultsRecord
+from tuneyard.core.records.run_record import Part, RunIdentity, RunRecord
+from tuneyard.core.records.table_record import TableRecord
 
 RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
-CALLER = "by"  # in run.json: the module that called the scoring command, if one did
 REPEATS = "repeats.json"  # mean and spread of repeated draws
-STEPS = "steps"  # in run.json: the folders of a suite's steps, or of repeated draws
-FILES = "files"  # in run.json: those that the command writes into OUT, next to the models' folders
+STEPS = "steps"  # in run.json and table.json of a suite, in run.json of repeated draws
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
 PAGE_MARK = '<meta name="generator" content="Tuneyard eval compare">'
@@ -49,8 +52,8 @@ COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
 """The files of `tuneyard eval compare`, next to its plots."""
 PLOTS = "plots"  # in table.json: the names of the plots
 RUNS = "runs"  # in table.json: the folders of the scored runs
-PARTS = ("settings", "models", "sets")  # in every run.json
-PROMPTS = "prompts"  # in some of them
+PARTS: tuple[Part, ...] = ("settings", "models", "prompts", "datasets")  # in run.json
+OF_ALL_RUNS: tuple[Part, ...] = ("settings", "models", "datasets")  # earlier versions wrote no prompts
 SHOTS_OF = "shots of "  # a setting of one dataset, which may be added with it
 DAY = "date"  # the setting of prompts that contain a date, which may be added with a model
 BASE = "base"  # the name of the model without adapters
@@ -59,14 +62,23 @@ HELD_OUT = "held-out"
 OUT_OPTION = r" --out[ =]('[^']*'|\S+)"
 """--out in a command line, as a regular expression."""
 UNMERGED, MERGED = "unmerged", "merged"
-Prediction = dict[str, Any]
 Results = Mapping[str, Any]
-"""The content of results.json, or a part of it."""
-Identity = dict[str, dict[str, Any]]  # settings, models and sets, each by name
+"""The content of results.json with the command's own figures, or a part of it."""
+
+
+class WrittenFiles(NamedTuple):
+    """What a JSON file in OUT lists: the scored runs that its command read, and files next to it.
+
+    `is_of_suite`: a suite wrote it.
+    """
+
+    runs: Sequence[str] = ()
+    files: Sequence[str] = ()
+    is_of_suite: bool = False
 
 
 def part_of(facts: Mapping[str, object], name: str) -> Mapping[str, Any]:
-    """An object in results.json by its name, {} if it is missing."""
+    """An object in another tool's record by its name, {} if it is missing."""
     part = facts.get(name)
     if isinstance(part, Mapping):
         return part
@@ -207,7 +219,7 @@ def check_files(out: Path, names: Sequence[str], mark: str) -> None:
             _("--out {path}: an adapter, or the results of a model; choose another folder", path=out)
         )
     before = _written_before(out / names[0], mark)
-    if before and "steps" not in before:  # which a suite's table has
+    if before is not None and not before.is_of_suite:
         return
     if PAGE in names and is_unfinished_comparison(out):
         return
@@ -238,8 +250,10 @@ def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
     `runs` are paths of scored runs. `RequestError` if the comparison in OUT has other ones, unless `force`.
     """
     before = _written_before(out / TABLE_JSON, PLOTS)
+    if before is None:
+        return []
     now = {Path(run).resolve() for run in runs}
-    others = [run for run in before.get(RUNS, ()) if Path(run).resolve() not in now]
+    others = [run for run in before.runs if Path(run).resolve() not in now]
     if others and not force:
         raise RequestError(
             _(
@@ -249,9 +263,7 @@ def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
                 run=others[0],
             )
         )
-    if not before:
-        return []
-    return [*COMPARED, *map(str, before[PLOTS])]
+    return [*COMPARED, *before.files]
 
 
 def remove_files(out: Path, names: Iterable[str]) -> None:
@@ -272,16 +284,18 @@ def _owner(out: Path) -> str:
     The suite owns the folders of its steps: the caller of a scoring command comes first.
     """
     run = read_run(out)
-    owner = run.get(CALLER)
-    if all(run[part] for part in PARTS):
-        owner = owner or run["settings"].get("command")
-    return owner if isinstance(owner, str) else ""
+    if "by" in run:
+        return run["by"]
+    command = None
+    if all(run[part] for part in OF_ALL_RUNS):
+        command = run["settings"].get("command")
+    return command if isinstance(command, str) else ""
 
 
-def read_identity(out: Path) -> Identity:
+def read_identity(out: Path) -> RunIdentity:
     """Read settings, models and datasets of a run. `RequestError` if OUT is not a results folder."""
     run = read_run(out)
-    if not all(run[part] for part in PARTS):
+    if not all(run[part] for part in OF_ALL_RUNS):
         raise RequestError(
             _(
                 "{path}: no results folder (it has no {file} of a scoring command); name the --out of one",
@@ -290,22 +304,33 @@ def read_identity(out: Path) -> Identity:
             )
         )
     _own_folders(out, run)
-    return {part: run[part] for part in (*PARTS, PROMPTS)}
+    return identity_of(run)
+
+
+def identity_of(run: RunIdentity) -> RunIdentity:
+    """The identity alone of a run."""
+    return {
+        "settings": run["settings"],
+        "models": run["models"],
+        "prompts": run["prompts"],
+        "datasets": run["datasets"],
+    }
 
 
 def read_lines(path: Path, *, growing: bool = False) -> dict[int, Prediction]:
     """The lines of predictions.jsonl by row. `ContentError` for a line without a row of its own."""
     lines: dict[int, Prediction] = {}
-    for number, line in json_lines(path, growing=growing):
-        row = line.get("row")
-        if type(row) is not int or row in lines:
-            raise unexpected(f"{relative(path)}:{number}", "row", row, _("a number that no other line has"))
-        lines[row] = line
+    for number, fields in json_lines(path, growing=growing):
+        place = f"{relative(path)}:{number}"
+        line = check_line(fields, place, Prediction)
+        if line["row"] in lines:
+            raise unexpected(place, "row", line["row"], _("a number that no other line has"))
+        lines[line["row"]] = line
     return lines
 
 
 def begin_scoring_run(
-    out: Path, identity: Identity, *, force: bool, caller: str = "", summaries: Sequence[str] = ()
+    out: Path, identity: RunIdentity, *, force: bool, caller: str = "", summaries: Sequence[str] = ()
 ) -> None:
     """Write run.json for a new run or a resumed one, or replace another run (`force`).
 
@@ -318,26 +343,35 @@ def begin_scoring_run(
         held_out = out / HELD_OUT
         for folder in (*_own_folders(out, before), *_own_folders(held_out, read_run(held_out))):
             shutil.rmtree(folder, ignore_errors=True)
-        listed = before.get(FILES, ())
-        remove_files(out, [*listed, *summaries, *replaced_files(out, [], force=True), f"{HELD_OUT}/{RUN}"])
+        listed = [*before.get("files", []), *summaries]
+        remove_files(out, [*listed, *replaced_files(out, [], force=True), f"{HELD_OUT}/{RUN}"])
     else:
         check_same(out, before, identity)
-        identity = {part: {**before[part], **values} for part, values in identity.items()}
+        of_both: RunIdentity = {}
+        for part in PARTS:
+            if part in identity:
+                of_both[part] = {**before[part], **identity[part]}
+        identity = of_both
     for model in identity["models"]:
         refuse_written_link(out / model)
-        for dataset in identity["sets"]:
+        for dataset in identity["datasets"]:
             refuse_written_link(out / model / dataset)
             sweep(out / model / dataset)
-    called = {CALLER: caller} if caller else {}
-    run: dict[str, object] = {**called, **identity}
+            lift_file(out / model / dataset / RESULTS, ResultsRecord)
+    run: RunRecord = {"format": 2}
+    if caller:
+        run["by"] = caller
+    run = {**run, **identity}
     if summaries:
-        run[FILES] = list(summaries)
-    write_json(out / RUN, {**run, "tuneyard": version()})
+        run["files"] = list(summaries)
+    run["tuneyard"] = version()
+    write_json(out / RUN, run)
 
 
 def begin_suite_run(out: Path, command: str, steps: Sequence[str]) -> None:
     """Mark OUT as the folder of `command`, which runs one scoring command below it for each step."""
-    write_json(out / RUN, {CALLER: command, STEPS: list(steps), "tuneyard": version()})
+    run: RunRecord = {"format": 2, "by": command, "steps": list(steps), "tuneyard": version()}
+    write_json(out / RUN, run)
 
 
 @contextlib.contextmanager
@@ -434,11 +468,11 @@ def _sort_losses(path: Path) -> set[int]:
     return set(written.rows)
 
 
-def check_same(out: Path, before: Identity, now: Identity) -> None:
+def check_same(out: Path, before: RunIdentity, now: RunIdentity) -> None:
     """Raise `RequestError` if a run has other settings. Models and datasets may be added, not changed."""
     changed: list[str] = []
-    for part, values in now.items():
-        kept = before[part]
+    for part in PARTS:
+        kept, values = before.get(part, {}), now.get(part, {})
         names = [name for name in values if name in kept]
         if part == "settings" and kept:
             names = [name for name in kept | values if name in names or not _is_added(name)]
@@ -480,21 +514,23 @@ def kept_day(out: Path) -> date | None:
     return None
 
 
-def _written_before(path: Path, mark: str) -> dict[str, Any]:
-    """Read a JSON object that has the list `mark`, and paths as its `runs`. {} without such a file."""
+def _written_before(path: Path, mark: str) -> WrittenFiles | None:
+    """Read a JSON object that has the list `mark`, and paths as its `runs`. None without such a file."""
     try:
         before = read_object(path)
     except (ContentError, OSError):  # no file, or one of somebody else
-        return {}
-    runs = before.get(RUNS, [])
-    if not isinstance(before.get(mark), list) or not isinstance(runs, list) or not all(map(is_path, runs)):
-        return {}
-    return before
+        return None
+    files, runs = before.get(mark), before.get(RUNS, [])
+    if not isinstance(files, list) or not isinstance(runs, list) or not all(map(is_path, runs)):
+        return None
+    if path.name == TABLE_JSON:
+        check_format(before, path, TableRecord)
+    return WrittenFiles(runs, list(map(str, files)), STEPS in before)
 
 
-def _own_folders(out: Path, before: Identity) -> list[Path]:
+def _own_folders(out: Path, before: RunIdentity) -> list[Path]:
     """Folders that run.json lists, OUT/MODEL/DATASET. `ContentError` if one is anywhere else."""
-    folders = [out / model / data for model in before["models"] for data in before["sets"]]
+    folders = [out / model / data for model in before["models"] for data in before["datasets"]]
     for folder in folders:
         if folder.resolve().parent.parent != out.resolve():
             raise ContentError(
@@ -527,12 +563,11 @@ def _line(prediction: Prediction) -> bytes:
     return json.dumps(prediction, ensure_ascii=False).encode() + b"\n"
 
 
-def read_run(out: Path) -> dict[str, Any]:
+def read_run(out: Path) -> RunRecord:
     """Read run.json. A missing part is {}."""
-    run: dict[str, Any] = {}
+    run: RunRecord = {"format": 2}
     if (out / RUN).is_file():
-        run = read_object(out / RUN)
-    for name in (*PARTS, PROMPTS):
-        if not isinstance(run.get(name), dict):
-            run[name] = {}
+        run = read_record(out / RUN, RunRecord)
+    for part in PARTS:
+        run.setdefault(part, {})
     return run

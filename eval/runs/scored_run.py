@@ -12,14 +12,14 @@ from functools import partial
 from itertools import compress, pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import check_characters
 from tuneyard.core.language.message import _
+from tuneyard.core.records.results_record import ResultFacts
 from tuneyard.core.training.metrics import METRICS, Metric, declared_metric, metric_of
 from tuneyard.eval.figures import Values, is_measurable, metrics, number_in
-from tuneyard.eval.runs.results import part_of
 from tuneyard.eval.statistics.rates import Rows, group_of, is_answered
 
 IDS = ("row", "id", "doc_id")
@@ -35,6 +35,14 @@ MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
 Record = Mapping[str, Any]
 """A row as its file or the reader of its format has it, with `place` (file and line)."""
+
+
+class RunFacts(ResultFacts, total=False):
+    """What is known of a scored run: the keys of its results.json, or the `log` of another tool."""
+
+    model: str
+    mode: str
+    log: str
 
 
 class Row(NamedTuple):
@@ -68,7 +76,7 @@ class ScoredRun:
     groups: Sequence[str] | None = None
     confidence: Sequence[float] | None = None
     records: Sequence[Record] = ()
-    facts: Mapping[str, object] = field(default_factory=dict)
+    facts: RunFacts = field(default_factory=lambda: RunFacts())
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     trainings: Sequence["ScoredRun"] = ()
 
@@ -83,7 +91,7 @@ class ScoredRun:
             return [_mean(values) for values in zip(*columns, strict=True)]
         if metric in OF_ANSWERS:
             return self.correct
-        fields, function = measured_by(metric, self.records, part_of(self.facts, "settings"))
+        fields, function = measured_by(metric, self.records, self.facts.get("settings", {}))
         places = [place for place, record in enumerate(self.records) if is_measurable(record, fields)]
         values: list[float | None] = [None] * len(self.records)
         if places:
@@ -111,7 +119,8 @@ class ScoredRun:
             column = getattr(self, name)
             if column:
                 kept[name] = list(compress(column, keep))
-        kept["facts"] = {name: value for name, value in self.facts.items() if name not in FIGURES}
+        facts = {name: value for name, value in self.facts.items() if name not in FIGURES}
+        kept["facts"] = cast(RunFacts, facts)
         kept["trainings"] = [run.only(keep) for run in self.trainings]
         return replace(self, **kept)
 
@@ -207,9 +216,7 @@ def confidence_of(logs: Sequence[float]) -> float | None:
     return 1 / math.fsum(math.exp(log - top) for log in logs)
 
 
-def assemble(
-    model: str, dataset: str, source: Path, rows: Iterable[Row], facts: Mapping[str, object]
-) -> ScoredRun:
+def assemble(model: str, dataset: str, source: Path, rows: Iterable[Row], facts: RunFacts) -> ScoredRun:
     """The run of the rows in the order of their ids. `ContentError` for doubles or gaps."""
     ordered = sorted(rows, key=lambda row: (len(row.id), row.id))
     if not ordered:
@@ -243,7 +250,7 @@ def assemble(
                 number=len(groups),
             )
         )
-    declared = part_of(facts, "metrics")
+    declared = facts.get("metrics", {})
     beside: dict[str, Metric] = {}
     for name in measurable(records):
         if name in metrics() and not metrics()[name].beside_accuracy:

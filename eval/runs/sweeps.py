@@ -8,35 +8,34 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
-from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.messages import say, warn
+from tuneyard.core.records.points_record import ReportedModels
+from tuneyard.core.records.record import as_record, read_record
+from tuneyard.core.records.results_record import Hashes, ResultsRecord
+from tuneyard.core.records.sweep_record import TrainingSweep
 from tuneyard.core.training.sweeps import POINTS, SEEDS, SWEEP, points_file
 from tuneyard.core.training.sweeps import RESULTS as OF_TRAINING
-from tuneyard.eval.runs.results import BASE, HELD_OUT, RESULTS, part_of
+from tuneyard.eval.runs.results import BASE, HELD_OUT, RESULTS
 from tuneyard.eval.runs.scored_run import ScoredRun
 
 HALVES = "halves"  # in the settings of its runs: the rows that were scored
 STEP = "step"  # the axis of a run's checkpoints
-REPORTED = "reported"
-"""In points.json: the base, each adapter alone and the choice, which the held-out half is scored for."""
 
 
 def held_out_runs(folder: Path) -> tuple[Path, list[str]]:
     """The folder of a sweep's runs on the held-out halves, and the models that are reported on them."""
     points = points_file(folder) or folder / POINTS
-    models = read_object(points).get(REPORTED)
-    if not isinstance(models, list) or not (folder / HELD_OUT).is_dir():
+    models = read_record(points, ReportedModels)["reported"]
+    if not (folder / HELD_OUT).is_dir():
         raise ContentError(
             _(
                 "{path}: no {file} models with runs in {folder}: sweep again",
                 path=points,
-                file=REPORTED,
+                file="reported",
                 folder=folder / HELD_OUT,
             )
         )
@@ -45,8 +44,7 @@ def held_out_runs(folder: Path) -> tuple[Path, list[str]]:
 
 def has_chosen(run: ScoredRun) -> bool:
     """True if a sweep has chosen by these rows: they are a half, and its points.json is beside the model."""
-    settings = part_of(run.facts, "settings")
-    if settings.get("rows") != HALVES:
+    if run.facts.get("settings", {}).get("rows") != HALVES:
         return False
     return points_file(Path(run.source).resolve().parents[1]) is not None
 
@@ -72,14 +70,14 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     """
     if not (folder / SWEEP).is_file():
         return None
-    sweep: dict[str, Any] = read_object(folder / SWEEP)
-    if "grid" not in sweep:
+    content = read_object(folder / SWEEP)
+    if "grid" not in content:
         return None
-    check_file(folder / SWEEP, read_object(ROOT / "core/schemas/sweep.json"), sweep)
-    for row in sweep.get("failed", ()):
+    sweep = as_record(content, folder / SWEEP, TrainingSweep)
+    for row in sweep.get("failed", []):
         warn(_("{run}: left out, it failed", run=row["run"]))
     axes = [axis for axis in sweep["grid"] if axis not in SEEDS]
-    runs_of: dict[tuple[str | None, ...], list[Path]] = {}
+    runs_of: dict[tuple[object, ...], list[Path]] = {}
     for row in sweep["rows"]:
         run = folder / Path(row["run"]).name
         runs_of.setdefault(tuple(row.get(axis) for axis in axes), []).append(run)
@@ -132,7 +130,7 @@ def _scored_folders(results: Path) -> dict[str, list[Path]]:
     """Folders with results.json below `results`, by the model that they name."""
     folders: dict[str, list[Path]] = {}
     for path in sorted(results.rglob(RESULTS)):
-        model = str(read_object(path).get("model"))
+        model = read_record(path, ResultsRecord)["model"]
         folders.setdefault(model, []).append(path.parent)
     return folders
 
@@ -140,9 +138,10 @@ def _scored_folders(results: Path) -> dict[str, list[Path]]:
 def _add_base(base_folders: dict[str, Path], scored: Sequence[Path]) -> None:
     """Add a run's results of the base, by dataset. `ContentError` if they are of another base than before."""
     for folder in scored:
-        result = read_object(folder / RESULTS)
-        first = base_folders.setdefault(str(result.get("set", folder.name)), folder)
-        hashes, first_hashes = part_of(result, "hashes"), part_of(read_object(first / RESULTS), "hashes")
+        result = read_record(folder / RESULTS, ResultsRecord)
+        first = base_folders.setdefault(result["dataset"], folder)
+        hashes: Hashes = result.get("hashes", {})
+        first_hashes: Hashes = read_record(first / RESULTS, ResultsRecord).get("hashes", {})
         differing = [name for name, value in hashes.items() if first_hashes.get(name, value) != value]
         if differing:
             raise ContentError(

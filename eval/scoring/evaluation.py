@@ -5,16 +5,18 @@ from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from tuneyard.core.files import read_object
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.prompt import Messages
+from tuneyard.core.records.prediction_record import Prediction, PredictionFields
+from tuneyard.core.records.record import read_record
+from tuneyard.core.records.results_record import ResultsRecord
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.labels import LOW_MASS, UNKNOWN
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields, generating
-from tuneyard.eval.runs.results import PREDICTIONS, RESULTS, Prediction, Results, part_of
+from tuneyard.eval.runs.results import PREDICTIONS, RESULTS, Results
 from tuneyard.eval.scoring.request import ScoringRequest
 
 if TYPE_CHECKING:
@@ -234,9 +236,9 @@ class Evaluation(ABC):
 
         A command that shows them together writes and prints its summary before that.
         """
-        results = read_object(out / models[0] / sets[0] / RESULTS)
+        results = read_record(out / models[0] / sets[0] / RESULTS, ResultsRecord)
         words = ["tuneyard", "eval", "compare", str(out), "--out", str(out / "verdict")]
-        figures = list(part_of(results, "metrics"))
+        figures = list(results.get("metrics", {}))
         if "eval_loss" in results:
             figures.insert(0, "eval_loss")
         if figures and "accuracy" not in results:
@@ -277,7 +279,7 @@ def labelled_shares(results: Results, labels: Mapping[str, str]) -> list[str]:
 def line_of(job: Job, row: int, fields: Fields) -> Prediction:
     """The fields that all predictions have. The answer is not judged yet."""
     example = job.rows[row]
-    line = {
+    line: Prediction = {
         "instruction": example.question,
         "expected_output": example.answer,
         "model_output": str(fields.get("model_output", "")),
@@ -285,7 +287,13 @@ def line_of(job: Job, row: int, fields: Fields) -> Prediction:
         "idx": job.dataset.records[row].get("idx", -1),
         "row": row,
     }
-    for name in ("too_long", "refused"):
-        if name in fields:
-            line[name] = fields[name]
+    if "too_long" in fields:
+        line["too_long"] = fields["too_long"]
+    if "refused" in fields:
+        line["refused"] = fields["refused"]
     return line
+
+
+def answer_without(fields: Fields, names: Collection[str]) -> PredictionFields:
+    """What a model gives for a row, without these fields."""
+    return cast(PredictionFields, {name: value for name, value in fields.items() if name not in names})

@@ -8,17 +8,21 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from tqdm import tqdm
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
-from tuneyard.core.files import read_object, reserved, sha256, write_json
+from tuneyard.core.files import reserved, sha256, write_json
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.language.messages import say, warn, warn_once
+from tuneyard.core.records.prediction_record import Prediction
+from tuneyard.core.records.record import read_record
+from tuneyard.core.records.results_record import OutputOrigin, ResultFacts, ResultsRecord
+from tuneyard.core.records.run_record import RunIdentity
 from tuneyard.eval.data.training import trained_on
 from tuneyard.eval.figures import measure
 from tuneyard.eval.models.batch_plan import Fields, score_in_halves
@@ -27,8 +31,6 @@ from tuneyard.eval.runs.contamination import training_warnings
 from tuneyard.eval.runs.results import (
     PREDICTIONS,
     RESULTS,
-    Identity,
-    Prediction,
     PredictionLog,
     Results,
     begin_scoring_run,
@@ -40,21 +42,7 @@ from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import groups_of, is_answered
 
 SHOWN_REFUSED = 5  # rows in a message
-ORIGIN = (
-    "generation",
-    "about",
-    "trained_on",
-    "training_rows",
-    "base",
-    "adapters",
-    "weights",
-    "prompt",
-    "dtype",
-    "device",
-    "versions",
-    "hashes",
-    "shots",
-)
+ORIGIN = tuple(OutputOrigin.__annotations__)
 """The fields of results.json about the origin of the outputs. --rescore keeps them."""
 
 
@@ -92,7 +80,7 @@ def carry_out(plan: ScoringPlan) -> NextStep:
         with undone_without_predictions(request.out):
             _score(plan)
     models = [candidate.name for candidate in plan.opened.candidates]
-    return plan.evaluation.finish(request.out, models, list(plan.identity["sets"]))
+    return plan.evaluation.finish(request.out, models, list(plan.identity["datasets"]))
 
 
 def _score(plan: ScoringPlan) -> None:
@@ -226,42 +214,47 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
     predictions = log.finish(too_long)
     _check_answered(job, log.refused, predictions)
     clusters = groups_of(predictions)
-    rescored = {}
     kept_run = job.backend.run
     if kept_run:
-        kept_results, kept = read_object(kept_run / RESULTS), kept_run / PREDICTIONS
-        origin = {name: kept_results[name] for name in ORIGIN if name in kept_results}
-        rescored = {"rescored_from": {"path": str(kept), "sha256": sha256(kept)}}
-        note = _("rescored from {path}", path=kept)
+        origin = _kept_origin(kept_run)
+        note = _("rescored from {path}", path=kept_run / PREDICTIONS)
     else:
         origin = _origin(job, plan.identity)
-    results = {
-        "model": job.candidate.name,
-        "set": job.dataset.name,
-        **({"tests": job.evaluation.tests} if job.evaluation.tests else {}),
-        **job.evaluation.results(job, predictions),
-        "metrics": measure(predictions),
-        "too_long": sum("too_long" in prediction for prediction in predictions),
-        **({"refused": len(log.refused)} if log.refused else {}),
-        "cluster": job.dataset.cluster,
-        "clusters": None if clusters is None else len(set(clusters)),
-        **origin,
+    record: ResultsRecord = {"format": 2, "model": job.candidate.name, "dataset": job.dataset.name}
+    if job.evaluation.tests:
+        record["tests"] = job.evaluation.tests
+    counts: ResultFacts = {"too_long": sum("too_long" in prediction for prediction in predictions)}
+    if log.refused:
+        counts["refused"] = len(log.refused)
+    counts["cluster"] = job.dataset.cluster
+    counts["clusters"] = None if clusters is None else len(set(clusters))
+    conditions: ResultFacts = {
         "settings": plan.identity["settings"],
         "tuneyard": version(),
         "command": job.request.command_line.text(("--resume", "--force"), r" --(workers|ray)[ =]\S+"),
-        **rescored,
     }
+    if kept_run:
+        kept = kept_run / PREDICTIONS
+        conditions["rescored_from"] = {"path": str(kept), "sha256": sha256(kept)}
+    figures = {**job.evaluation.results(job, predictions), "metrics": measure(predictions)}
+    results: Results = {**record, **figures, **counts, **origin, **conditions}
     write_json(job.folder / RESULTS, results)
     show(job, results, note)
 
 
-def _origin(job: Job, identity: Identity) -> dict[str, Any]:
-    """Origin of the outputs, under the names of ORIGIN."""
+def _kept_origin(run: Path) -> OutputOrigin:
+    """Origin of the outputs that --rescore replays."""
+    results = read_record(run / RESULTS, ResultsRecord)
+    return cast(OutputOrigin, {name: value for name, value in results.items() if name in ORIGIN})
+
+
+def _origin(job: Job, identity: RunIdentity) -> OutputOrigin:
+    """Origin of the outputs that this run made."""
     settings, candidate = identity["settings"], job.candidate
     folders = [weighted.adapter.folder for weighted in candidate.adapters]
     count = len(job.rows)
     fingerprints = job.dataset.origin.fingerprints[:count]
-    origin: dict[str, Any] = {}
+    origin: OutputOrigin = {}
     if job.dataset.about:
         origin["about"] = job.dataset.about
     # None if no file records a training
@@ -276,7 +269,7 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     for name, weighted in zip(names, candidate.adapters, strict=True):
         key = name if names.count(name) == 1 else str(weighted.adapter.folder)
         adapters[key] = weighted
-    origin |= {
+    made_by: OutputOrigin = {
         "base": job.request.model,
         "adapters": {name: str(weighted.adapter.folder) for name, weighted in adapters.items()},
         "weights": {name: weighted.weight for name, weighted in adapters.items()},
@@ -287,13 +280,13 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
         "hashes": {
             "model": settings["model"],
             "adapters": {name: weighted.adapter.digest for name, weighted in adapters.items()},
-            "data": identity["sets"][job.dataset.name],
+            "data": identity["datasets"][job.dataset.name],
             "chat_template": candidate.prompting.digest,
         },
     }
     if job.shots:
-        origin["shots"] = {"from": job.shots.source, "rows": job.shots.rows}
-    return origin
+        made_by["shots"] = {"from": job.shots.source, "rows": job.shots.rows}
+    return {**origin, **made_by}
 
 
 def show(job: Job, results: Results, note: str) -> None:
@@ -318,5 +311,5 @@ def show(job: Job, results: Results, note: str) -> None:
                 warning=warning,
             )
         )
-    for warning in training_warnings(name, len(job.rows), results):
+    for warning in training_warnings(name, len(job.rows), cast(ResultFacts, results)):
         warn_once(warning)

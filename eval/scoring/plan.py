@@ -14,11 +14,12 @@ from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.core.records import ANSWERS
+from tuneyard.core.records.run_record import RunIdentity
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.data.prompts import WITHOUT_BOS
 from tuneyard.eval.figures import metrics
 from tuneyard.eval.models import Backend
-from tuneyard.eval.runs.results import DAY, MERGED, RESULTS, SHOTS_OF, Identity, read_identity
+from tuneyard.eval.runs.results import DAY, MERGED, RESULTS, SHOTS_OF, read_identity
 from tuneyard.eval.scoring.candidates import Candidate, Opened, warn_of_other_prompts
 from tuneyard.eval.scoring.evaluation import Evaluation, Job
 from tuneyard.eval.scoring.request import SETTINGS, ScoringRequest
@@ -39,7 +40,7 @@ class ScoringPlan:
     request: ScoringRequest
     evaluation: Evaluation
     opened: Opened
-    identity: Identity
+    identity: RunIdentity
     jobs: list[Job]
     finished: list[tuple[str, str]]
     """The models and datasets that the run which this one resumes has finished."""
@@ -167,7 +168,7 @@ def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:
 
 def _identity(
     request: ScoringRequest, evaluation: Evaluation, opened: Opened, datasets: Sequence[EvalDataset]
-) -> Identity:
+) -> RunIdentity:
     """Settings, models, prompts and datasets that a resumed run must share with the first one."""
     settings: dict[str, object] = {
         "command": request.command,
@@ -198,7 +199,7 @@ def _identity(
         "settings": settings,
         "models": {candidate.name: candidate.identity for candidate in opened.candidates},
         "prompts": {candidate.name: candidate.prompting.identity for candidate in opened.candidates},
-        "sets": {dataset.name: dataset.digest for dataset in datasets},
+        "datasets": {dataset.name: dataset.digest for dataset in datasets},
     }
 
 
@@ -208,7 +209,7 @@ def _kept_identity(
     evaluation: Evaluation,
     backend: Backend,
     datasets: Sequence[EvalDataset],
-) -> Identity:
+) -> RunIdentity:
     """The identity of the outputs in `source`, as they are scored again.
 
     Errors if the outputs are unfinished, or come from other data.
@@ -223,18 +224,18 @@ def _kept_identity(
                 out=request.out,
             )
         )
-    sets = {dataset.name: dataset.digest for dataset in datasets}
+    digests = {dataset.name: dataset.digest for dataset in datasets}
     for dataset in datasets:
-        if dataset.name not in run["sets"]:
+        if dataset.name not in run["datasets"]:
             raise RequestError(
                 _(
                     "--rescore {path}: no outputs on {name}; name --dataset one of these: {names}",
                     path=source,
                     name=dataset.name,
-                    names=joined(run["sets"]),
+                    names=joined(run["datasets"]),
                 )
             )
-        if sets[dataset.name] != run["sets"][dataset.name]:
+        if digests[dataset.name] != run["datasets"][dataset.name]:
             raise ContentError(
                 _(
                     "--rescore {path}: its outputs on {name} are of another {data}: put it back as it "
@@ -251,4 +252,4 @@ def _kept_identity(
     settings = {**run["settings"], **evaluation.settings(request, backend), "cluster": request.cluster}
     if request.dataset_dir:
         settings["dataset_dir"] = str(request.dataset_dir)
-    return {**run, "settings": settings, "sets": sets}
+    return {**run, "settings": settings, "datasets": digests}

@@ -15,10 +15,12 @@ from statistics import fmean, stdev
 from typing import TypedDict
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.message import _, joined, tr
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.number_format import NONE, Table, grid, number, percent
+from tuneyard.core.records.record import read_record
+from tuneyard.core.records.results_record import ResultsRecord
 from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.runs.find import read_scored_run
@@ -144,7 +146,7 @@ def _begin(request: ScoringRequest, folders: Sequence[Path]) -> None:
 
 def repeated(folders: Sequence[Path]) -> dict[str, RepeatedFigure]:
     """Accuracy and the other shares of the rows, over the draws in these folders (OUT/DRAW/MODEL/DATASET)."""
-    majority = read_object(folders[0] / RESULTS).get("majority")
+    majority = read_record(folders[0] / RESULTS, ResultsRecord).get("majority")
     runs = _read_runs(folders)
     metrics: dict[str, Metric] = {}
     if "accuracy" in runs[0].facts:
@@ -189,7 +191,7 @@ def _figure(mean: Mean, values: list[float], majority: float | None) -> Repeated
 def _read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
     """The run in each folder, by accuracy or another figure that its rows have."""
     metric = ACCURACY.name
-    if "accuracy" not in read_object(folders[0] / RESULTS):
+    if "accuracy" not in read_record(folders[0] / RESULTS, ResultsRecord):
         rows = read_lines(folders[0] / PREDICTIONS).values()
         metric = next(iter(measurable(rows)), metric)
     return [read_scored_run(folder, metric) for folder in folders]

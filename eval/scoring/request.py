@@ -207,7 +207,7 @@ def with_kept_options(
     if "dataset_dir" in kept:
         kept["dataset_dir"] = Path(kept["dataset_dir"])
     if not (options["datasets"] or options["data"]):
-        kept["datasets"] = tuple(run["sets"])
+        kept["datasets"] = tuple(run["datasets"])
         try:
             find_datasets(kept["datasets"], (), kept.get("dataset_dir", options["dataset_dir"]))
         except RequestError as error:  # run.json does not contain the path of a file

@@ -23,6 +23,7 @@ from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say, warn
 from tuneyard.core.language.reader import in_language
+from tuneyard.core.records.points_record import WeightSweep
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.core.training.sweeps import POINTS
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets
@@ -30,7 +31,7 @@ from tuneyard.eval.figures import check_metric
 from tuneyard.eval.judge.question import CHOICES, Choice
 from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.runs.results import HELD_OUT, RESULTS, TABLE, check_new
-from tuneyard.eval.runs.sweeps import HALVES, REPORTED
+from tuneyard.eval.runs.sweeps import HALVES
 from tuneyard.eval.scoring.evaluation import NextStep
 from tuneyard.eval.scoring.options import PATH, model_options, run_options, set_options, with_options
 from tuneyard.eval.scoring.request import ScoringRequest, request_of, resume_hint, resumed
@@ -377,15 +378,17 @@ def write(sweep: Sweep, compared: "ComparedRuns") -> str:
         draw(title, choice, sweep.axes.names, sweep.axes.points, ship, path)
     text = text_of(compared)
     write_text(sweep.out / TABLE, text)
-    sweep_facts = {
+    record: WeightSweep = {
+        "format": 2,
+        **judged(compared),
         "axes": list(sweep.axes.names),
         "metric": sweep.metric,
         "points": {model: list(point) for model, point in sweep.axes.points.items()},
         "ship": ship,
-        REPORTED: list(sweep.reported),
-        "rows_to_choose_on": dict(sweep.rows_to_choose_on),
+        "reported": list(sweep.reported),
+        "rows_to_choose_on": {dataset: list(rows) for dataset, rows in sweep.rows_to_choose_on.items()},
     }
-    write_json(sweep.out / POINTS, {**judged(compared), **sweep_facts})
+    write_json(sweep.out / POINTS, record)
     return text
 
 

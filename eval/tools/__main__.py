@@ -15,15 +15,16 @@ from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import Messages, PromptAndAnswer, tool_format
 from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
+from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.eval.data.dataset import INDEPENDENT, EvalDataset
 from tuneyard.eval.figures.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.models.batch_plan import Fields
-from tuneyard.eval.runs.results import PREDICTIONS, Prediction, Results
+from tuneyard.eval.runs.results import PREDICTIONS, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, labelled_shares, line_of
 from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import is_answered
-from tuneyard.eval.tools.calls import judge, tool_summary
+from tuneyard.eval.tools.calls import JudgedCalls, judge, tool_summary
 
 if TYPE_CHECKING:
     from tuneyard.eval.scoring.candidates import Opened
@@ -104,7 +105,7 @@ def check_calls(dataset: EvalDataset) -> None:
         ) from error
 
 
-def _judged(example: PromptAndAnswer, answer: str, chosen_format: str | None = None) -> Prediction:
+def _judged(example: PromptAndAnswer, answer: str, chosen_format: str | None = None) -> JudgedCalls:
     calls = calls_of(example.answer) if example.role == "function" else []
     return judge(calls, answer, example.messages[0].get("tools", ""), chosen_format)
 
@@ -127,12 +128,12 @@ class Tools(Evaluation):
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The raw answer, its calls and the expected ones. Nothing is right without an answer."""
-        line = line_of(job, row, fields)
-        line.update(_judged(job.rows[row], str(line["model_output"]), self.tool_format))
+        answered = line_of(job, row, fields)
+        judged = _judged(job.rows[row], answered["model_output"], self.tool_format)
+        line: Prediction = {**answered, **judged}
         if not is_answered(fields):
-            line.update(
-                {"predicted_output": UNKNOWN, "calls": None, "right_function": False, "right_number": False}
-            )
+            line["predicted_output"], line["calls"] = UNKNOWN, None
+            line["right_function"] = line["right_number"] = False
         return line
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002

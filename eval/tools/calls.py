@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from tuneyard.core.records.calls import Call, declared
 from tuneyard.eval.figures.accuracy import accuracy_figures
@@ -41,7 +41,18 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def judge(expected: Sequence[Call], text: str, tools: str, tool_format: str | None = None) -> dict[str, Any]:
+class JudgedCalls(TypedDict):
+    """Fields of predictions.jsonl that say whether calls are correct."""
+
+    expected_output: str
+    predicted_output: str
+    functions: list[str]
+    calls: int | None
+    right_function: bool
+    right_number: bool
+
+
+def judge(expected: Sequence[Call], text: str, tools: str, tool_format: str | None = None) -> JudgedCalls:
     """Judge a prediction: expected and predicted calls as texts, and whether functions and number match.
 
     `tool_format` is that of LLaMA-Factory's template, None to read calls of every form.

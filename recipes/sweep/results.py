@@ -5,12 +5,13 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tuneyard.core.drawing.plots import check_replaceable, picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language.message import _, counted, joined, marked, tr, translated
+from tuneyard.core.records.sweep_record import GridRun, TrainingSweep
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import Metric, declared_metric, direction, metric_of
@@ -62,7 +63,7 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
     meanings: list[Metric] = []
     without_number: list[Path] = []
     for path in sorted(results.rglob("results.json")):
-        result = read_object(path)
+        result = read_object(path)  # of any command: `--eval` takes scripts of users, too
         if result.get("model") == "base":
             continue
         value, meaning = _read_metric(result, metric)
@@ -172,16 +173,19 @@ class SweepResults:
 def write_summary(results: SweepResults) -> None:
     """Write sweep.json: finished and failed runs, and settings. `eval compare` reads it."""
     metric = results.metric
-    json_rows = [dict(row) for row in results.rows]
-    for row in json_rows:
-        if math.isnan(row[metric]):  # which JSON does not have
-            row[metric] = None
-    record = {
+    rows: list[GridRun] = []
+    for row in results.rows:
+        figure = row[metric]
+        if math.isnan(figure):  # which JSON does not have
+            figure = None
+        rows.append(cast(GridRun, {**row, metric: figure}))
+    record: TrainingSweep = {
+        "format": 2,
         "metric": metric,
         "grid": results.grid.axes,
         "fixed": results.grid.fixed,
-        "rows": json_rows,
-        "failed": list(results.failures),
+        "rows": rows,
+        "failed": [cast(GridRun, row) for row in results.failures],
         "settings": [setting.json() for setting in results.settings],
     }
     write_json(results.out / SWEEP, record)

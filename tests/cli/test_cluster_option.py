@@ -54,7 +54,7 @@ def results(out: Path) -> dict:
 def compared(out: Path) -> dict:
     """What eval compare has of the dataset."""
     scoring.call(compare, out, "--out", out / "table")
-    return read_json(out / "table/table.json")["sets"]["s"]
+    return read_json(out / "table/table.json")["datasets"]["s"]
 
 
 def clusters(out: Path) -> list[str | None]:

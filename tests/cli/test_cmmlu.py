@@ -97,13 +97,13 @@ def test_the_table_has_groups_and_both_averages(cmmlu, capsys) -> None:
     toolkit = [name for name in table if name.startswith("toolkit: ")]
     assert list(table) == ["STEM", "Humanities", "China specific", *toolkit, "average over subjects"]
     assert table["toolkit: humanities and social sciences"] == table["Humanities"]
-    assert (table["STEM"]["sets"], table["STEM"]["n"]) == (1, 4)
+    assert (table["STEM"]["datasets"], table["STEM"]["n"]) == (1, 4)
     assert table["Humanities"]["accuracy"] == pytest.approx(
         (accuracy["chinese_history"] + accuracy["logical"]) / 2
     )
     assert table["China specific"]["accuracy"] == accuracy["chinese_history"]
     average = table["average over subjects"]
-    assert (average["sets"], average["n"]) == (3, 12)
+    assert (average["datasets"], average["n"]) == (3, 12)
     assert average["accuracy"] == pytest.approx(sum(accuracy.values()) / 3)
     printed, following = capsys.readouterr()
     assert (out / "cmmlu.md").read_text() in printed

@@ -104,7 +104,7 @@ def test_a_file_or_the_results_of_a_model_in_the_place_of_out(tmp_path: Path, ou
 @pytest.mark.parametrize(
     "run_json",
     [
-        {"settings": {"command": "eval.sweep"}, "models": {"base": ""}, "sets": {"rows": ""}},
+        {"settings": {"command": "eval.sweep"}, "models": {"base": ""}, "datasets": {"rows": ""}},
         {"by": "eval.suite", "steps": ["nli"]},
     ],
 )

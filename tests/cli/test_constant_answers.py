@@ -63,7 +63,7 @@ def test_one_expected_answer_supports_no_verdict_on_accuracy(name, score, tmp_pa
     assert results(tmp_path / "some/m/rows")["accuracy"] == pytest.approx(1 / 3)
     call(compare.cli, *runs, "--out", tmp_path / "verdict")
     verdict = capsys.readouterr().out.splitlines()[0]
-    section = read_json(tmp_path / "verdict/table.json")["sets"]["rows"]
+    section = read_json(tmp_path / "verdict/table.json")["datasets"]["rows"]
     assert verdict.startswith("No verdict on accuracy") and section["majority"] is None
     assert "majority none" in shown.out
     assert shown.err.count("all expected answers are the same") == 2

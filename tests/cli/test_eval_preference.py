@@ -74,7 +74,7 @@ def test_an_adapter_is_held_against_the_base_and_runs_pair_up(pairs_file, tmp_pa
     ]
     assert read(tmp_path / "out", "dpo")[1]["reward"]["value"] == sum(gained) / 4
     call(compare, tmp_path / "out", "--out", tmp_path / "t")
-    table = read_json(tmp_path / "t/table.json")["sets"]["pairs"]
+    table = read_json(tmp_path / "t/table.json")["datasets"]["pairs"]
     assert table["n"] == 4 and table["comparisons"][0]["model"] == "dpo"
 
 
@@ -180,7 +180,7 @@ def test_marked_answers_are_told_apart_by_their_likelihood(tmp_path, tiny_model,
     assert "AUC against the base" in capsys.readouterr().out
     arguments = [tmp_path / "out", "--metric", "auc", "--out", tmp_path / "t"]
     call(compare, *arguments)
-    (section,) = read_json(tmp_path / "t/table.json")["sets"].values()
+    (section,) = read_json(tmp_path / "t/table.json")["datasets"].values()
     assert section["models"]["base"]["value"] == pytest.approx(found["auc"]["value"])
 
 

@@ -420,7 +420,7 @@ def test_a_link_to_an_image_is_a_file_of_its_own_in_the_hash_of_the_data(models,
     out = loss(models(), "--dataset", "seen")
     files = ("dataset_info/seen/rows.json", "media/b.png", "media/d.png")
     expected = hashlib.sha256(" ".join(sha256(seen_images / file) for file in files).encode()).hexdigest()
-    assert read_json(out / "run.json")["sets"] == {"seen": expected}
+    assert read_json(out / "run.json")["datasets"] == {"seen": expected}
 
 
 def test_held_out_rows_are_named_by_their_place_in_the_file(models, seen_images) -> None:

@@ -101,7 +101,7 @@ def test_answers_equal_the_choices_that_are_named(nli, tmp_path) -> None:
 
 def test_results_keep_the_schema_and_say_what_was_scored(nli, tmp_path):
     jsonschema = pytest.importorskip("jsonschema")
-    schema = read_json(ROOT / "core/schemas/results.schema.json")
+    schema = read_json(ROOT / "core/schemas/results-labels.json")
     adapter = write_adapter(tmp_path / "saved")
     out = nli("--adapter", f"one={adapter}")
     for model in ("base", "one"):
@@ -134,7 +134,7 @@ def test_a_model_that_gives_one_answer_to_every_example_is_told(data, tmp_path, 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ("data", "sets tiny"),
+        ("data", "datasets tiny"),
         ("adapter", "models one"),
         ("settings", "settings variants"),
         ("model", "settings model"),

@@ -41,7 +41,7 @@ def adapter(name: str, base: object, trained_on: str = "", seed: int = 0) -> Non
 def scored(out: str = "results/nli") -> tuple[list[str], list[str]]:
     """The models and the datasets of a run."""
     run = read_json(Path(out) / "run.json")
-    return sorted(run["models"]), sorted(run["sets"])
+    return sorted(run["models"]), sorted(run["datasets"])
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def scored_by(command: str, out: Path) -> Path:
     """Write what a command's run begins with and one finished dataset."""
     (out / "base/rows").mkdir(parents=True)
     (out / "base/rows/results.json").write_text("{}")
-    identity = {"settings": {"command": command}, "models": {"base": ""}, "sets": {"rows": ""}}
+    identity = {"settings": {"command": command}, "models": {"base": ""}, "datasets": {"rows": ""}}
     write_json(out / "run.json", identity)
     return out
 

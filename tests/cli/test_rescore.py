@@ -88,7 +88,7 @@ def test_another_parser_takes_the_same_outputs_anew(rescore, generated, tmp_path
 def test_labels_and_counts_are_those_asked_for(rescore, generated, data, tmp_path):
     write_json(data, [{**row, "output": "yes" if n else "no"} for n, row in enumerate(PAIRS)])
     run = read_json(generated / "run.json")
-    write_json(generated / "run.json", {**run, "sets": {"tiny": sha256(data)}})
+    write_json(generated / "run.json", {**run, "datasets": {"tiny": sha256(data)}})
     counting = ("--choices", "yes,no,maybe", "--count", "maybe=no")
     rescore(generated, *counting)
     found = predictions(tmp_path / "new/m/tiny")
@@ -106,7 +106,7 @@ def test_of_chosen_labels_fewer_can_be_taken_and_others_not(rescore, chosen, dat
     two = [{**row, "output": "no"} if row["output"] == "maybe" else row for row in PAIRS]
     write_json(data, two)
     run = read_json(chosen / "run.json")
-    write_json(chosen / "run.json", {**run, "sets": {"tiny": sha256(data)}})
+    write_json(chosen / "run.json", {**run, "datasets": {"tiny": sha256(data)}})
     rescore(chosen, "--choices", "yes,no")
     for was, line in zip(old, predictions(tmp_path / "new/base/tiny"), strict=True):
         assert line["model_output"] == was["model_output"]

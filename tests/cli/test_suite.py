@@ -125,9 +125,11 @@ def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(
             assert results == other, name
     assert list(told(out)["cmmlu"]) == ["accuracy, average over subjects"]
     sets = read_json(out / "table.json")
-    assert list(sets["sets"]) == ["asked", "even", "cmmlu/anatomy", "cmmlu/logical"]
+    assert list(sets["datasets"]) == ["asked", "even", "cmmlu/anatomy", "cmmlu/logical"]
     assert sets["mean"] is None  # different tasks have none
-    assert not any(one["decided_by"] or "the one on mean" in one["verdict"] for one in sets["sets"].values())
+    assert not any(
+        one["decided_by"] or "the one on mean" in one["verdict"] for one in sets["datasets"].values()
+    )
 
 
 def test_steps_without_right_and_wrong_have_a_table_alone(suite_folder: Path, tiny_model: Path) -> None:

@@ -45,7 +45,7 @@ def test_training_accuracy_is_called_so_everywhere(tiny_model, capsys) -> None:
     assert f"{said}: this is training accuracy." in Path("table/table.md").read_text()
     printed_line(err, "warning", "mine", said, "saves/mine/training.json", "training accuracy")
     table = read_json(Path("table/table.json"))
-    section = table["sets"]["mine"]
+    section = table["datasets"]["mine"]
     assert section["models"]["mine"]["trained_on"] == 12 and section["models"]["base"]["trained_on"] == 0
     assert section["verdict"].endswith(f"{said}: this is training accuracy.")
     (trained,) = table["warnings"]
@@ -74,7 +74,7 @@ def test_a_record_without_max_samples_makes_the_count_an_upper_bound(tiny_model,
     page = Path("table/table.md").read_text()
     assert said in page and "trained on 12 " not in page
     assert ", trained on up to 12 |" in capsys.readouterr().out
-    scores = read_json(Path("table/table.json"))["sets"]["mine"]["models"]
+    scores = read_json(Path("table/table.json"))["datasets"]["mine"]["models"]
     assert scores["mine"]["trained_on"] == 12 and scores["mine"]["trained_on_at_most"] is True
     assert scores["base"]["trained_on_at_most"] is False
 

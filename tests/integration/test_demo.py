@@ -51,7 +51,7 @@ def test_the_table_is_of_the_held_out_examples(demo: Demo) -> None:
     for dataset in ("demo_rte_eval", "demo_mnli_eval"):
         for name in ("base", "rte", "mnli"):
             own = correct(demo, name, dataset)
-            shown = demo.table["sets"][dataset]["models"][name]
+            shown = demo.table["datasets"][dataset]["models"][name]
             assert shown["n"] == len(own) and shown["accuracy"] == pytest.approx(sum(own) / len(own))
 
 

@@ -43,7 +43,7 @@ def test_seeds_of_a_setting_are_replicates_and_the_verdict_is_that_of_compare(tm
     assert found["settings"][1]["mean"] == pytest.approx(83 / 120)
     table = verdict(tmp_path)
     expected = "Ship lora_rank r8: 69.2 %, against 50.0 % for the base."
-    assert table["sets"]["s"]["verdict"].startswith(expected)
+    assert table["datasets"]["s"]["verdict"].startswith(expected)
     assert table["models"] == ["base", "lora_rank r4", "lora_rank r8"]
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
@@ -56,7 +56,7 @@ def test_one_seed_a_setting_is_chosen_on_one_half_and_reported_on_the_other(tmp_
     printed_line(capsys.readouterr().err, "note: ", tmp_path, "a sweep, its best setting", "table.md")
     (choice,) = table["choice"]
     assert choice["model"] == "lora_rank r4" and "One seed each" in text
-    assert "Ship lora_rank r4" in table["sets"]["s"]["verdict"]
+    assert "Ship lora_rank r4" in table["datasets"]["s"]["verdict"]
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -64,7 +64,7 @@ def test_values_with_slashes_are_settings_of_their_own_in_the_verdict(tmp_path, 
     rights = {"m/a": [70] * seeds, "m/b/1": [65] * seeds, "m/c=1": [110] * seeds}
     rows, grid = grid_with_seeds(tmp_path, "model_name_or_path", **rights)
     report_on(tmp_path, rows, grid)
-    assert verdict(tmp_path)["sets"]["s"]["verdict"].startswith("Ship model_name_or_path m-c-1: ")
+    assert verdict(tmp_path)["datasets"]["s"]["verdict"].startswith("Ship model_name_or_path m-c-1: ")
 
 
 def test_results_without_examples_give_a_table_and_no_verdict(tmp_path):
@@ -79,7 +79,7 @@ def test_results_without_examples_give_a_table_and_no_verdict(tmp_path):
 def test_runs_that_were_scored_against_different_bases_have_no_verdict(tmp_path):
     rows, grid = grid_with_seeds(tmp_path, r4=[100, 90], r8=[84, 92])
     report_on(tmp_path, rows, grid)
-    assert verdict(tmp_path)["sets"]["s"]["verdict"]
+    assert verdict(tmp_path)["datasets"]["s"]["verdict"]
     file = tmp_path / "run-2/results/base/s/results.json"
     result = read_json(file)
     write_json(file, {**result, "hashes": {**result["hashes"], "model": "another"}})

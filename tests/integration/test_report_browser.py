@@ -245,7 +245,7 @@ def test_filters_search_and_pages(without_plots: None, tmp_path: Path) -> None:
     seen = answered(page, STEPS, tmp_path)
 
     predictions = [{answer["model"]: answer["predicted"] for answer in row["answers"]} for row in rows]
-    of_rte = sum(row["set"] == 1 for row in rows)
+    of_rte = sum(row["dataset"] == 1 for row in rows)
     confused = sum(
         row["expected"] == "maybe" and predicted[2] == "no"
         for row, predicted in zip(rows, predictions, strict=True)

@@ -100,7 +100,7 @@ def test_a_users_swap_file_beside_results_stays(tmp_path: Path) -> None:
     }
     for path in mine | left:
         path.write_text("x")
-    identity = {"settings": {"command": "eval.nli"}, "models": {"base": "1"}, "sets": {"rte": "1"}}
+    identity = {"settings": {"command": "eval.nli"}, "models": {"base": "1"}, "datasets": {"rte": "1"}}
     begin_scoring_run(out, identity, force=False)
     PredictionLog(out / "base/rte", [[0]])
     assert names(out) == [".run.json.swp", "base", "run.json"]

@@ -348,7 +348,7 @@ def test_a_training_writes_into_no_link(tmp_path: Path, secret: Path, monkeypatc
 )
 @pytest.mark.parametrize("name", ["base", "base/rte"])
 def test_a_scoring_run_writes_into_no_linked_folder(tmp_path: Path, secret: Path, name: str) -> None:
-    identity = {"settings": {"command": "eval.nli"}, "models": {"base": "x"}, "sets": {"rte": "y"}}
+    identity = {"settings": {"command": "eval.nli"}, "models": {"base": "x"}, "datasets": {"rte": "y"}}
     link = tmp_path / "out" / name
     link.parent.mkdir(parents=True)
     link.symlink_to(secret.parent)

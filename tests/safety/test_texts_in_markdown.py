@@ -150,7 +150,14 @@ def test_ratings_take_models_and_answers_as_texts(name: str) -> None:
 @pytest.mark.threat("markup", "eval cmmlu")
 @pytest.mark.parametrize("name", EVIL)
 def test_subjects_and_models_of_cmmlu_are_texts(name: str) -> None:
-    score = {"sets": 1, "n": 3, "accuracy": 0.5, "ci95": (0.1, 0.9), "majority": 0.3, "over_questions": 0.5}
+    score = {
+        "datasets": 1,
+        "n": 3,
+        "accuracy": 0.5,
+        "ci95": (0.1, 0.9),
+        "majority": 0.3,
+        "over_questions": 0.5,
+    }
     html = rendered(group_table({name: {AVERAGE: score, name: score}}))
     assert tags(html) <= SIMPLE and html.count("<tr>") == 4
 

@@ -24,7 +24,7 @@ function fill(name, values, most) {
   form.elements[name].parentElement.hidden = form.elements[name].length === 1;
 }
 
-data.sets.forEach((set, index) => option(form.elements.set, index, set.name));
+data.datasets.forEach((dataset, index) => option(form.elements.dataset, index, dataset.name));
 data.models.forEach((model, index) => option(form.elements.model, index, model));
 fill("expected", data.rows.map((row) => row.expected), data.most);
 fill("predicted", data.rows.flatMap((row) => row.answers.map((a) => a.predicted)), data.most);
@@ -45,7 +45,7 @@ function directed(tag, className, text) {
   return made;
 }
 
-const name = (row) => `${data.sets[row.set].name}/${row.row}`;
+const name = (row) => `${data.datasets[row.dataset].name}/${row.row}`;
 const link = (row) => `#example=${encodeURIComponent(name(row))}`;
 
 // The answers of a row that the filters on model, outcome and prediction are about.
@@ -70,7 +70,7 @@ function matches(row, wanted) {
   const texts = row.answers.flatMap((a) => [data.models[a.model], a.predicted, a.output]);
   const text = [name(row), row.type, row.subtype, row.question, row.expected, ...texts].join("\n");
   return (
-    (wanted.set === "" || row.set === Number(wanted.set)) &&
+    (wanted.dataset === "" || row.dataset === Number(wanted.dataset)) &&
     meant(row, wanted).length > 0 &&
     (wanted.expected === "" || row.expected === wanted.expected) &&
     (wanted.type === "" || row.type === wanted.type) &&
@@ -108,7 +108,7 @@ function answer(given) {
 function card(row) {
   const item = document.createElement("li");
   const answers = element("ul", "answers", "");
-  const where = element("a", "where", tr("{dataset}, example {row}", { dataset: data.sets[row.set].name, row: row.row }));
+  const where = element("a", "where", tr("{dataset}, example {row}", { dataset: data.datasets[row.dataset].name, row: row.row }));
   const expected = element("div", "", tr("expected") + tr(": "));
   const kinds = [row.type, row.subtype].filter((kind) => kind !== undefined);
   where.href = link(row);
@@ -184,7 +184,7 @@ function table() {
       const one = row.answers.find((a) => a.model === index) ?? {};
       return [one.predicted, one.right, one.confidence, one.output];
     });
-    return [data.sets[row.set].name, row.row, row.type, row.subtype, row.question, row.expected, ...given];
+    return [data.datasets[row.dataset].name, row.row, row.type, row.subtype, row.question, row.expected, ...given];
   });
   const named = data.models.flatMap((model) => columns.map((column) => `${column} (${model})`));
   return [[...header, ...named], ...lines].map((line) => line.map(cell).join(",") + "\r\n").join("");

@@ -30,7 +30,7 @@ from tuneyard.core.plugins import Plugin, guarded, registry
 from tuneyard.eval.figures.answers import answer_key, cut_thought
 from tuneyard.eval.runs.archives import member_names
 from tuneyard.eval.runs.other_tools import other_file, recognised_other, refuse_other_table
-from tuneyard.eval.runs.scored_run import Record, Row, ScoredRun, assemble, optional_text
+from tuneyard.eval.runs.scored_run import Record, Row, RunFacts, ScoredRun, assemble, optional_text
 from tuneyard.eval.runs.scores import judged_by_a_score, score_names, with_scores_as_fields
 from tuneyard.eval.runs.tables import TABLES, placed_lines
 
@@ -131,7 +131,7 @@ def read_log(path: Path) -> list[ScoredRun]:
     runs = []
     notes: set[str] = set()
     for (model, dataset), records in records_of.items():
-        facts: dict[str, object] = {"log": reader.name}
+        facts: RunFacts = {"log": reader.name}
         if reader.scores:
             score, others = score_names(records)
             records = judged_by_a_score(records, score, others)

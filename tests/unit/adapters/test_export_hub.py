@@ -49,7 +49,7 @@ HASHES = dict.fromkeys(("model", "data", "chat_template"), "0" * 64)
 def result(folder, model, adapters, **more):
     """Write a results.json of python -m eval.nli."""
     Path(folder).mkdir(parents=True)
-    fields = {"model": model, "set": "rte_eval", "n": 277, "accuracy": 0.7184, "ci95": [0.66, 0.768]}
+    fields = {"model": model, "dataset": "rte_eval", "n": 277, "accuracy": 0.7184, "ci95": [0.66, 0.768]}
     hashes = HASHES | {"adapters": adapters}
     write_json(Path(folder, "results.json"), {**fields, "majority": 0.527, "hashes": hashes, **more})
 
@@ -266,7 +266,9 @@ def test_broken_inputs_are_named():
     assert "result: results not found" in call(*words[:-1], "result", code=2)[1]
     assert "no results.json" in call(*words, code=2)[1]
     Path("results/results.json").write_text('{"model": "rte"}')
-    assert "'set', 'n', 'accuracy'" in call(*words, code=1)[1]
+    assert "'dataset' is missing" in call(*words, code=1)[1]
+    write_json(Path("results/results.json"), {"model": "rte", "dataset": "rte_eval", "majority": 0.5})
+    assert "no n, accuracy, ci95:" in call(*words, code=1)[1]
     Path("models/base/README.md").write_text("---\nlicense: [\n---\n")
     assert "models/base/README.md:3: not YAML" in call("export", "saves/rte/checkpoint-50", *HUB, code=1)[1]
     Path("models/base/README.md").write_text("---\nlicense: mit\ndate: 2026-13-45\n---\n")

@@ -23,7 +23,7 @@ def test_a_single_set_has_its_wilson_interval() -> None:
 
 def test_every_set_counts_alike() -> None:
     two = of((1, 1), (0, 99))
-    assert [two[name] for name in ("sets", "n", "accuracy", "over_questions")] == [2, 100, 0.5, 0.01]
+    assert [two[name] for name in ("datasets", "n", "accuracy", "over_questions")] == [2, 100, 0.5, 0.01]
     assert two["majority"] == pytest.approx(0.3)
 
 

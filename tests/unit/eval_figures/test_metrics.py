@@ -59,7 +59,7 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
     table = table_with((tmp_path / "compared/table.md").read_text(), "answer_length")
     assert table.cell("one", "answer_length") == "5 (5 to 5), n = 8"
     told = read_json(tmp_path / "compared/table.json")
-    assert told["sets"]["s"]["models"]["one"]["metrics"]["answer_length"]["value"] == 5.0
+    assert told["datasets"]["s"]["models"]["one"]["metrics"]["answer_length"]["value"] == 5.0
     page = (tmp_path / "compared/report.html").read_text().replace("<wbr>", "")
     assert "answer_length on s (characters, lower is better)" in page
     halves = {"s": ([*range(4)], [*range(4, 8)])}

@@ -49,7 +49,7 @@ def test_answers_that_parse(text: str, judgement: str, reason: str) -> None:
 @pytest.mark.parametrize("text", UNPARSED)
 def test_answers_that_do_not_parse(text: str) -> None:
     assert parse_report(text) is None
-    assert judge("主机", text) == {"predicted_output": "unknown", "reason": ""}
+    assert judge("主机", text) == Report("unknown", "")
 
 
 @given(st.text("主机网络 aB(), :：\n", min_size=1), st.text("原因判断不明 ,，:：\n"))
@@ -60,8 +60,8 @@ def test_no_answer_breaks_the_parser(judgement: str, reason: str) -> None:
 
 def test_the_reference_spelling_is_kept_where_both_judge_alike() -> None:
     assert canonical("ＣＰＵ 故障。") == "cpu故障"
-    assert judge("CPU故障", "判断：ＣＰＵ 故障。\n原因：热")["predicted_output"] == "CPU故障"
-    assert judge("CPU故障", "判断：主机")["predicted_output"] == "主机"
+    assert judge("CPU故障", "判断：ＣＰＵ 故障。\n原因：热").judgement == "CPU故障"
+    assert judge("CPU故障", "判断：主机").judgement == "主机"
 
 
 def row(subtype: str, expected: str, predicted: str, **more: str) -> dict[str, object]:

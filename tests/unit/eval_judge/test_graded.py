@@ -29,7 +29,7 @@ N = 60
 def run(folder, model, rows, dataset="talks"):
     place = folder / model / dataset
     place.mkdir(parents=True)
-    write_json(place / "results.json", {"model": model, "set": dataset, "eval_loss": 1.0})
+    write_json(place / "results.json", {"model": model, "dataset": dataset, "eval_loss": 1.0})
     write_lines(place / "predictions.jsonl", [{"row": number, **row} for number, row in enumerate(rows)])
     return folder
 
@@ -190,11 +190,12 @@ def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_p
     assert done.exit_code == 0, done.output
     table = read_json(tmp_path / "t/table.json")
     assert (table["metric"], table["higher_is_better"], table["unit"]) == ("eval_loss", False, "nats")
-    sentences = table["sets"]["talks"]["verdict"].partition(" The difference between")
+    sentences = table["datasets"]["talks"]["verdict"].partition(" The difference between")
     text = (tmp_path / "t/table.md").read_text(encoding="utf-8")
     assert sentences[0] in done.output and sentences[2] in text and table["plots"] == []
     assert (
-        table["sets"]["talks"]["models"]["mine"]["value"] < table["sets"]["talks"]["models"]["base"]["value"]
+        table["datasets"]["talks"]["models"]["mine"]["value"]
+        < table["datasets"]["talks"]["models"]["base"]["value"]
     )
     printed_line(text, "30 clusters", "p", "intervals")
     assert names(tmp_path / "t") == ["table.json", "table.md"]
@@ -213,12 +214,12 @@ def table(folder, metric, out):
 def test_its_table_fits_the_schema_and_one_row_leaves_the_limits_open(tmp_path):
     run(run(tmp_path / "many", "base", losses(1)), "mine", losses(2, shift=-0.5))
     told, _ = table(tmp_path / "many", "eval_loss", tmp_path / "a")
-    assert told["sets"]["talks"]["models"]["mine"].keys() == {
+    assert told["datasets"]["talks"]["models"]["mine"].keys() == {
         "value", "low", "high", "stderr", "n", "trained_on", "trained_on_at_most",
     }  # fmt: skip
     run(run(tmp_path / "one", "base", losses(1, n=1)), "mine", losses(2, n=1))
     told, shown = table(tmp_path / "one", "eval_loss", tmp_path / "b")
-    (test,) = told["sets"]["talks"]["comparisons"]
+    (test,) = told["datasets"]["talks"]["comparisons"]
     assert (test["low"], test["high"]) == (None, None)
     assert "(too few rows for an interval)" in shown
 
@@ -229,7 +230,7 @@ def test_what_a_model_was_trained_on_is_told_of_any_metric(tmp_path):
     seen = {"examples": 30, "sources": ["rte"], "same_name": [], "not_checked": []}
     write_json(place, {**read_json(place), "trained_on": seen})
     told, shown = table(tmp_path / "runs", "eval_loss", tmp_path / "out")
-    assert told["sets"]["talks"]["models"]["mine"]["trained_on"] == 30
+    assert told["datasets"]["talks"]["models"]["mine"]["trained_on"] == 30
     printed_line(shown, "mine", "trained on 30 of these 60", "eval_loss")
     assert "accuracy" not in shown
 

@@ -49,7 +49,7 @@ def test_settings_that_differ_less_than_their_seeds_are_not_told_apart(tmp_path:
     assert "not shown to be better than low" in done.output
     found = read_json(tmp_path / "o/table.json")
     assert VALID(found)
-    section = found["sets"]["s"]
+    section = found["datasets"]["s"]
     assert found["models"] == ["base", "high", "low"] == sorted(section["models"])
     assert section["models"]["low"]["trainings"] == [f"low-{seed}" for seed in range(5)]
     assert section["models"]["low"]["accuracy"] == pytest.approx(82 / 120)
@@ -82,7 +82,7 @@ def test_other_metrics_and_a_choice_on_half_take_settings(tmp_path: Path) -> Non
     options = write(tmp_path / "runs", "s", **SLOW)
     run(*options, "--metric", "label_mass", "--out", str(tmp_path / "m"))
     measured = read_json(tmp_path / "m/table.json")
-    assert measured["sets"]["s"]["models"]["low"]["trainings"][0] == "low-0"
+    assert measured["datasets"]["s"]["models"]["low"]["trainings"][0] == "low-0"
     for metric in ("accuracy", "brier"):
         out = tmp_path / metric
         run(*options, "--choose-on", "half", "--metric", metric, "--out", str(out))
@@ -90,7 +90,7 @@ def test_other_metrics_and_a_choice_on_half_take_settings(tmp_path: Path) -> Non
         assert VALID(found)
         (choice,) = found["choice"]
         assert found["models"] == ["base", choice["model"]] and choice["model"] in SLOW
-        assert found["sets"]["s"]["n"] == choice["held_out"]["n"] < 120
+        assert found["datasets"]["s"]["n"] == choice["held_out"]["n"] < 120
         assert choice["metric"] == metric
         assert (choice["choosing"]["majority"] is None) == (metric != "accuracy")
 

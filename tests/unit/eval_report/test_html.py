@@ -242,8 +242,8 @@ def test_a_fact_that_runs_share_is_one_row_of_the_provenance() -> None:
 def test_the_errors_are_those_rows_that_a_model_has_wrong(page: str) -> None:
     data = data_of(page)
     assert data["models"] == ["base", "merge", "mnli", "rte"] and len(data["rows"]) == 100
-    assert [one["name"] for one in data["sets"]] == ["demo_mnli_eval", "demo_rte_eval"]
-    count = f"{data['sets'][0]['total']:,}"
+    assert [one["name"] for one in data["datasets"]] == ["demo_mnli_eval", "demo_rte_eval"]
+    count = f"{data['datasets'][0]['total']:,}"
     sentences = [text for text in re.findall(r">([^<>]+)<", page) if f"{count} examples" in text]
     printed(sentences[0], count, "50")
     for row in data["rows"]:
@@ -289,7 +289,7 @@ def test_models_that_lack_a_set_are_left_out_of_its_rows(tmp_path: Path) -> None
     write_run(tmp_path, "base", "t", gold, answers(gold, 4, 1))
     write_run(tmp_path, "a", "t", gold, answers(gold, 4, 2))
     rows = data_of(page_of(compare_results([ScoredRunSource(tmp_path)]), errors=99))["rows"]
-    assert {(row["set"], len(row["answers"])) for row in rows} == {(0, 1), (1, 2)}
+    assert {(row["dataset"], len(row["answers"])) for row in rows} == {(0, 1), (1, 2)}
 
 
 def test_half_a_character_is_refused(tmp_path: Path) -> None:

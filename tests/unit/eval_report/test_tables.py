@@ -18,7 +18,7 @@ def test_wide_letters_are_aligned_and_a_bar_in_a_name_does_not_break_the_table()
 def test_json_holds_what_the_page_says() -> None:
     found = table_json(two_datasets(), warnings=["careful"])
     assert VALID(found)
-    section = found["sets"]["s"]
+    section = found["datasets"]["s"]
     assert section["models"]["a"]["accuracy"] == 0.7 and section["n"] == 100 and section["verdict"] == ""
     assert section["comparisons"][0]["value"] == 0.25 and section["ship"] == "a"
     assert found["mean"]["ship"] == "a" and found["mean"]["verdict"].startswith("Ship a: 70.0 %")

@@ -298,7 +298,7 @@ def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
     assert test.against == "a" and -0.02 < test.low < -0.005 < test.value == pytest.approx(-0.002)
     golden_text(verdict(section), "2", "−0.2", "−0.8", "+0.4", "is shown", "−40.0", "not shown")
     found = table_json(runs, margin=0.02)
-    assert VALID(found) and found["sets"]["s"]["within_margin"] == ["b"]
+    assert VALID(found) and found["datasets"]["s"]["within_margin"] == ["b"]
     (tight,) = compare(runs, "base", margin=0.005).sets
     golden_text(verdict(tight), "0.5", "not shown")
     assert "within" not in verdict(compare(runs, "base").sets[0])

@@ -19,12 +19,16 @@ def names(runs: list[ScoredRun]) -> list[tuple[str, str]]:
 
 def test_order_is_that_of_run_json(tmp_path: Path) -> None:
     demo(tmp_path)
-    models, sets = ["base", "rte", "mnli", "merge"], ["demo_rte_eval", "demo_mnli_eval"]
-    asked = {"settings": {}, "models": {model: {} for model in models}, "sets": {name: {} for name in sets}}
+    models, datasets = ["base", "rte", "mnli", "merge"], ["demo_rte_eval", "demo_mnli_eval"]
+    asked = {
+        "settings": {},
+        "models": {model: {} for model in models},
+        "datasets": {name: {} for name in datasets},
+    }
     write_json(tmp_path / "run.json", asked)
     runs = read_runs(tmp_path)[0]
     assert list(dict.fromkeys(run.model for run in runs)) == models
-    assert list(dict.fromkeys(run.dataset for run in runs)) == sets
+    assert list(dict.fromkeys(run.dataset for run in runs)) == datasets
 
 
 BOTH = [("base", "s"), ("a", "s")]
@@ -131,9 +135,9 @@ def test_a_damaged_prediction_is_named(two_runs, fields, facts):
     ("text", "facts"),
     [
         ("{}", "model"),
-        ('{"model": "a", "set": "s", "n": 20, "accuracy": NaN}', "results.json; NaN"),
-        ('{"model": "a", "set": "s", "n": 20, "accuracy": "0.75"}', "0.75; results.json"),
-        ('{"model": "a", "set": "s", "n": null, "accuracy": 0.75}', "results.json"),
+        ('{"model": "a", "dataset": "s", "n": 20, "accuracy": NaN}', "results.json; NaN"),
+        ('{"model": "a", "dataset": "s", "n": 20, "accuracy": "0.75"}', "0.75; results.json"),
+        ('{"model": "a", "dataset": "s", "n": null, "accuracy": 0.75}', "results.json"),
     ],
 )
 def test_damaged_results_are_named(two_runs, text, facts):
@@ -178,7 +182,7 @@ def test_what_is_right_may_be_said_row_by_row(two_runs: Path) -> None:
     place = two_runs / "a/qa"
     place.mkdir()
     write_lines(place / "predictions.jsonl", rows)
-    write_json(place / "results.json", {"model": "a", "set": "qa", "n": 4, "accuracy": 0.75})
+    write_json(place / "results.json", {"model": "a", "dataset": "qa", "n": 4, "accuracy": 0.75})
     (run,) = read_runs(place)[0]
     assert list(run.correct) == [True, True, True, False] and run.gold == [""] * 4
 

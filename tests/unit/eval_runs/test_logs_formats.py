@@ -231,7 +231,7 @@ def test_llamafactorys_predictions_are_found_in_an_output_dir_and_paired_by_line
     ]
     call(compare, tmp_path / "before", tmp_path / "after", "--out", tmp_path / "out")
     table = read_json(tmp_path / "out/table.json")
-    assert table["base"] == "before" and table["sets"]["rows"]["n"] == 3
+    assert table["base"] == "before" and table["datasets"]["rows"]["n"] == 3
     (incorrect,) = collect_incorrect(by_dataset(runs), 10)
     assert "Is 2 even?" in incorrect.rows[-1]["question"]
     assert incorrect.rows[-1]["answers"][0]["output"] == "maybe"

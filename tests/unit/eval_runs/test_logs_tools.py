@@ -189,7 +189,7 @@ def test_two_models_of_a_tool_are_compared_with_an_interval(
     tmp_path: Path, pattern: str, dataset: str, options: list[str], difference: float
 ) -> None:
     call(compare, *logs(pattern), *options, "--out", tmp_path / "out")
-    (comparison,) = read_json(tmp_path / "out/table.json")["sets"][dataset]["comparisons"]
+    (comparison,) = read_json(tmp_path / "out/table.json")["datasets"][dataset]["comparisons"]
     assert comparison["value"] == pytest.approx(difference)
     assert comparison["low"] < difference < comparison["high"]
     assert (comparison["better"], comparison["worse"]) in ((2, 0), (4, 0))  # twice with each question twice

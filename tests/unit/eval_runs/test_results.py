@@ -16,7 +16,7 @@ from tuneyard.eval.runs.results import PREDICTIONS, RUN, PredictionLog, begin_sc
 IDENTITY = {
     "settings": {"command": "eval.nli", "dtype": "fp32"},
     "models": {"base": "a" * 64},
-    "sets": {"rte": "b" * 64},
+    "datasets": {"rte": "b" * 64},
 }
 BATCHES = [[3, 1], [0, 2], [4]]
 
@@ -231,7 +231,7 @@ def test_a_forged_run_json_deletes_nothing_outside(tmp_path, models, sets):
     own = out / "base/rte"
     for folder in (precious, own):
         folder.mkdir(parents=True)
-    forged = {"settings": {}, "models": dict.fromkeys(models, "x"), "sets": dict.fromkeys(sets, "x")}
+    forged = {"settings": {}, "models": dict.fromkeys(models, "x"), "datasets": dict.fromkeys(sets, "x")}
     write_json(out / RUN, forged)
     with raises(ContentError, "run.json"):
         begin(out, force=True)
@@ -251,7 +251,7 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
 
 @pytest.mark.parametrize("name", ["../notes", ".", "", "notes", "a\0b", "\ud800", "link"])
 def test_force_leaves_what_no_run_of_ours_lists(tmp_path: Path, name: str) -> None:
-    identity = {"settings": {"command": "eval.nli"}, "models": {"base": "x"}, "sets": {"d": "y"}}
+    identity = {"settings": {"command": "eval.nli"}, "models": {"base": "x"}, "datasets": {"d": "y"}}
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/mine.txt").write_text("mine")
     (tmp_path / "link").symlink_to("notes/mine.txt")

@@ -92,7 +92,7 @@ def test_a_model_of_an_earlier_choice_is_left_out(sweep):
 @pytest.mark.parametrize("told", [{}, {"reported": "x"}])
 def test_a_damaged_sweep_is_named(sweep, told):
     write(sweep, told)
-    with raises(ContentError, "points.json", "reported", "sweep again"):
+    with raises(ContentError, "points.json", "reported", "again"):
         compare_results([ScoredRunSource(sweep)])
 
 

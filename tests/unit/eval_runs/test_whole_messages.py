@@ -66,7 +66,7 @@ def written(folder: Path, name: str, content: str | bytes) -> Path:
 def finished_run(folder: Path) -> Path:
     """A run of eval nli with one scored dataset."""
     settings = {"command": "eval.nli", "preset": "a"}
-    run = {"settings": settings, "models": {"m": {"a": 1}}, "sets": {"s": {"b": 1}}}
+    run = {"settings": settings, "models": {"m": {"a": 1}}, "datasets": {"s": {"b": 1}}}
     written(folder, "run.json", json.dumps(run))
     written(folder, "m/s/results.json", "{}")
     return folder
@@ -99,8 +99,8 @@ REFUSED: dict[str, Callable[[Path], object]] = {
     "another command": lambda folder: check_new(finished_run(folder), "eval.qa", resume=False, force=False),
     "changed settings": lambda folder: check_same(
         folder,
-        {"settings": {"limit": 1}, "models": {}, "sets": {}},
-        {"settings": {"limit": 2}, "models": {}, "sets": {}},
+        {"settings": {"limit": 1}, "models": {}, "datasets": {}},
+        {"settings": {"limit": 2}, "models": {}, "datasets": {}},
     ),
     "no cluster column": lambda folder: find_clusters(folder, [{"a": 1}], None, "topic", has_changed=False),
     "a misspelt column": lambda folder: make_dataset(
