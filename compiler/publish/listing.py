@@ -9,6 +9,7 @@ from tqdm import tqdm
 from tuneyard.compiler.engine.identity import changed_code
 from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.publish.registry import Registry, compiled_entries
+from tuneyard.compiler.read.inputs import files_with_rows
 from tuneyard.compiler.read.remote import find_remote
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, Dataset
@@ -80,7 +81,7 @@ def _stale(manifest: Manifest) -> str:
         if source.is_local:
             if not path.is_file():
                 return _("source {path} is gone", path=path)
-            is_same = sha256(path) == source.sha256
+            is_same = sha256(*files_with_rows(path)) == source.sha256
         elif source.version:
             try:
                 is_same = source.version == getattr(find_remote(source.path), "version", "")

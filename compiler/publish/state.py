@@ -6,11 +6,13 @@ from pathlib import Path
 from tuneyard.compiler.engine.identity import code_changes
 from tuneyard.compiler.engine.request import Identity
 from tuneyard.compiler.publish.registry import Registry, with_compiled
+from tuneyard.compiler.read.dataset_reader import single_records
 from tuneyard.compiler.spec.model import REJECTED
 from tuneyard.core.datasets.compiled import CompiledSource, Manifest, sources_of
 from tuneyard.core.execution.state import CURRENT, NEW, UNFINISHED, FileInput, Input, State, compare_inputs
-from tuneyard.core.files import json_text, sha256, text_sha256
+from tuneyard.core.files import Fields, is_file, json_text, sha256, strings, text_sha256
 from tuneyard.core.language.message import Message, PathText, _
+from tuneyard.core.records import PLACEHOLDERS
 
 
 def files_state(registry: Registry, name: str, made_from: Identity) -> State:
@@ -26,6 +28,8 @@ def files_state(registry: Registry, name: str, made_from: Identity) -> State:
     if manifest.made_from != made_from:
         changes += _changed_identity(manifest.made_from, made_from)
     changes += _changed_files(manifest, registry.folder / name)
+    if not changes:
+        changes += _missing_media(manifest, registry.folder / name)
     if changes:
         return State("stale", tuple(changes))
     return CURRENT
@@ -113,6 +117,30 @@ def _splits(sources: Sequence[CompiledSource]) -> dict[str, Input]:
         path = PathText(source.path)
         splits[path] = f"{splits[path]}, {split}" if path in splits else split
     return dict(splits)
+
+
+def _missing_media(manifest: Manifest, folder: Path) -> Iterator[Message]:
+    """Yield the first medium of each dataset that is gone: a compile would refuse its row."""
+    for dataset, entry in manifest.entries.items():
+        columns = strings(entry.get("columns"))
+        keys = [columns[name] for name in PLACEHOLDERS if name in columns]
+        if not keys:
+            continue
+        for _location, record in single_records(folder / manifest.file_of(dataset), dataset):
+            path = _missing_medium(record, keys, manifest.media_folders)
+            if path is not None:
+                yield _("{path} is missing", path=path)
+                break
+
+
+def _missing_medium(record: Fields, keys: Sequence[str], folders: Sequence[Path]) -> Path | None:
+    """The first medium of a record that is in none of the folders, None if all are there."""
+    for key in keys:
+        paths = record.get(key)
+        for path in paths if isinstance(paths, list) else []:
+            if not any(is_file(folder / str(path)) for folder in folders):
+                return next(iter(folders), Path()) / str(path)
+    return None
 
 
 def _changed_files(manifest: Manifest, folder: Path) -> Iterator[Message]:

@@ -43,6 +43,7 @@ from tuneyard.core.language.message import PathText, _, marked
 from tuneyard.core.text.quoting import shell
 
 RAW = Path("data/raw")
+SQLITE = (".db", ".sqlite", ".sqlite3")
 HUB = "hub:"
 _HUB = re.compile(
     r"hub:(?P<path>[^@:]+)"
@@ -101,7 +102,7 @@ class Input(NamedTuple):
         if self.names:
             source["names"] = ", ".join(self.names)
         if isinstance(self.path, Path):
-            source["sha256"] = sha256(self.path)
+            source["sha256"] = sha256(*files_with_rows(self.path))
         elif not self.path.is_pinned:
             source["version"] = self.path.version
         return source
@@ -109,13 +110,27 @@ class Input(NamedTuple):
     def stamp(self) -> tuple[int, ...]:
         """Identity of a local file's content: (device, inode, size, ctime), () if deleted.
 
-        The time is ctime: a writer can set mtime back, as copies that keep times do.
+        The time is ctime: a writer can set mtime back, as copies that keep times do. The log of a database
+        follows with its mtime, since a reader changes its ctime.
         """
-        if isinstance(self.path, Path):
-            with contextlib.suppress(FileNotFoundError):
-                about = self.path.stat()
-                return about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns
-        return ()
+        if not isinstance(self.path, Path):
+            return ()
+        stamp: tuple[int, ...] = ()
+        with contextlib.suppress(FileNotFoundError):
+            about = self.path.stat()
+            stamp = (about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns)
+            for log in files_with_rows(self.path)[1:]:
+                about = log.stat()
+                stamp += (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+        return stamp
+
+
+def files_with_rows(path: Path) -> list[Path]:
+    """A source file, and for a database in use SQLite's log next to it, which has its newest rows."""
+    log = path.with_name(f"{path.name}-wal")
+    if path.suffix.lower() in SQLITE and log.is_file() and log.stat().st_size:
+        return [path, log]
+    return [path]
 
 
 def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:

@@ -1,17 +1,22 @@
 """`dataset_state`: what a compile depends on, changed one by one, makes its dataset stale and is named."""
 
+import contextlib
 import json
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.json_files import read_json
 from tests.unit.compiler.conftest import ROWS, Bench, questions
 from tuneyard.compiler.engine import identity
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_dataset, dataset_state
+from tuneyard.compiler.publish.listing import dataset_lines
+from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.spec.changes import SpecChanges, changed_spec
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import RequestError
@@ -231,3 +236,54 @@ def test_an_edited_manifest_is_not_trusted(folder):
     for made_from in ({**manifest["made_from"], "other": 1}, {"sources": manifest["made_from"]["sources"]}):
         path.write_text(json.dumps({**manifest, "made_from": made_from}))
         assert changes_of(folder, request)
+
+
+@pytest.mark.parametrize("name", ["d.sqlite", "d.db", "D.SQLITE3"])
+def test_rows_in_the_log_of_a_database_in_use_are_rows_of_it(bench, name):
+    """In WAL mode new rows are in another file until the database is closed."""
+    path = bench.write(name, "")
+    in_use = bench.write("in-use.sqlite", "")
+    request = CompileRequest(load_spec("qa"), sources=(str(path),), out=bench.out)
+    with contextlib.closing(sqlite3.connect(in_use)) as database:
+        database.execute("pragma journal_mode=wal")
+        database.execute("create table a(question, answer)")
+        database.executemany("insert into a values (?, ?)", [(f"Q{n}?", f"A{n}.") for n in range(30)])
+        database.commit()
+        database.execute("pragma wal_checkpoint(truncate)")
+        path.write_bytes(in_use.read_bytes())
+        assert compile_dataset(request).kept == 30
+        assert dataset_state(request).kind == "current"
+        database.execute("insert into a values ('new?', 'new.')")
+        database.commit()
+        assert path.read_bytes() == in_use.read_bytes()
+        log = Path(f"{path}-wal")
+        log.write_bytes(Path(f"{in_use}-wal").read_bytes())
+    assert changes_of(bench, request) == [f"{name} changed"]
+    assert f"stale: source {path} has changed" in next(dataset_lines(Registry(bench.out)))
+    report = compile_dataset(request)
+    assert (report.kept, report.up_to_date) == (31, False)
+    assert dataset_state(request).kind == "current"
+    assert "stale" not in next(dataset_lines(Registry(bench.out)))
+
+
+@pytest.mark.parametrize("kind", ["images", "videos", "audios"])
+def test_a_medium_that_is_gone_makes_a_dataset_stale(bench, kind):
+    """A compile would refuse its row, though it would write the same bytes."""
+    name = {"images": "a.png", "videos": "a.mp4", "audios": "a.wav"}[kind]
+    Image.new("RGB", (4, 4)).save(bench.write("media/a.png", ""))
+    medium = bench.folder / "media" / name
+    medium.touch()
+    spec = bench.write(
+        "seen.yaml",
+        "about: a test\nsource: {media_dir: media}\n"
+        "columns: {question: [question], answer: [answer], "
+        f"{kind}: {{names: [medium], is: {kind}, default: []}}}}\n"
+        "write: [{dataset: seen, file: seen.json, format: alpaca, instruction: '{question}', "
+        "output: '{answer}'}]\n",
+    )
+    source = bench.rows("rows.jsonl", [*questions(3), {"question": "Q?", "answer": "A.", "medium": [name]}])
+    request = CompileRequest(load_spec(str(spec)), sources=(str(source),), out=bench.out)
+    assert compile_dataset(request).kept == 4
+    assert dataset_state(request).kind == "current"
+    medium.unlink()
+    assert changes_of(bench, request) == [f"media/{name} is missing"]
