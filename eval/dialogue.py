@@ -6,21 +6,24 @@ are heuristics: they compare words, not meaning. docs/eval-dialogue.md explains 
 OUT/<model>/<dataset>/ {results.json,predictions.jsonl} with the transcripts.
 """
 
-import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
 
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError
-from tuneyard.core.language.han import HAN
 from tuneyard.core.language.message import Message, _, counted, joined, marked
 from tuneyard.core.llamafactory.prompt import Encode, Messages, PromptAndAnswer
 from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.eval.data.dataset import EvalDataset
+from tuneyard.eval.figures import metrics
 from tuneyard.eval.figures.answers import cut_thought
-from tuneyard.eval.figures.text import ngrams, words
+from tuneyard.eval.figures.dialogue import (
+    carry_over_by_chance,
+    mean_of_measured,
+    questions_of,
+    talk_of,
+    talks_of,
+)
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields, Refused, TooLong, plan_answers
 from tuneyard.eval.runs.results import Results
@@ -32,13 +35,10 @@ from tuneyard.eval.scoring.evaluation import (
     refused_warnings,
 )
 from tuneyard.eval.scoring.request import ScoringRequest
-from tuneyard.eval.statistics.rates import Mean, groups_of, is_answered, mean_of
+from tuneyard.eval.statistics.rates import Mean, Rows, is_answered
 
 FIGURES = {"carry_over": _("carry-over"), "chance": _("chance"), "repetition": _("repetition")}
 """The figures by their names in results.json, as they are printed."""
-SHORTEST = 4  # letters of a word that carries content: no list of stop words is needed
-PHRASE = 4  # words of a phrase that may be repeated
-HAN_RUN = re.compile(f"[{HAN}]+")
 
 
 @scoring_command(
@@ -62,58 +62,6 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     return Dialogue(), datasets
 
 
-@dataclass(frozen=True, slots=True)
-class Talk:
-    """Questions, turn by turn (at least two), and the answers to them."""
-
-    questions: Sequence[str]
-    answers: Sequence[str]
-
-
-def content(text: str) -> set[str]:
-    """Words of four letters or more, and pairs of neighbouring Chinese characters.
-
-    >>> sorted(content("The LoRA 适配器"))
-    ['lora', '适配', '配器']
-    """
-    units = {word for word in words(text) if len(word) >= SHORTEST}
-    for run_of_characters in HAN_RUN.findall(text):
-        units.update(a + b for a, b in pairwise(run_of_characters))
-    return units
-
-
-def carry_over(talk: Talk, earlier: Talk | None = None) -> float | None:
-    """Mean share of an answer's content that occurs in the turns before its question, from both sides.
-
-    It starts with the second answer. The earlier turns come from `earlier`, by default the talk itself. With
-    another talk the result is the share expected by chance. None if no answer has content.
-    """
-    past = earlier or talk
-    shares = []
-    for turn in range(1, len(talk.answers)):
-        answer = content(talk.answers[turn])
-        before = content("\n".join([*past.questions[:turn], *past.answers[:turn]]))
-        if answer:
-            shares.append(len(answer & before) / len(answer))
-    return sum(shares) / len(shares) if shares else None
-
-
-def repetition(talk: Talk) -> float | None:
-    """Mean share of an answer's phrases of four words that an earlier answer has too.
-
-    From the second answer on. In Chinese, characters count as words. None if no answer is long enough.
-    """
-    shares = []
-    earlier: set[tuple[str, ...]] = set()
-    for turn, answer in enumerate(talk.answers):
-        phrases = ngrams(words(answer), PHRASE)
-        if turn and phrases:
-            repeated = [phrase for phrase in phrases if phrase in earlier]
-            shares.append(len(repeated) / len(phrases))
-        earlier.update(phrases)
-    return sum(shares) / len(shares) if shares else None
-
-
 class Dialogue(Evaluation):
     """Playing conversations with the model's own answers."""
 
@@ -129,7 +77,7 @@ class Dialogue(Evaluation):
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The data's own answers, the row's number, and the transcript or the reason why it is missing."""
         return {
-            "references": list(_reference(job.rows[row]).answers),
+            "references": list(talk_of(_reference(job.rows[row])).answers),
             "row": row,
             **answer_without(fields, ()),
         }
@@ -137,15 +85,13 @@ class Dialogue(Evaluation):
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Both figures of the model and of the data's own answers, as means over conversations."""
         played = [line for line in predictions if is_answered(line)]
-        talks = [_talk(line["transcript"]) for line in played]
-        references = [_reference(job.rows[line["row"]]) for line in played]
-        groups = groups_of(played) or range(len(played))
-        figures = _figures(talks, groups)
+        figures = _figures(played)
+        references = [{**line, "transcript": _reference(job.rows[line["row"]])} for line in played]
         return {
             **_values(figures),
-            "reference": _values(_figures(references, groups)),
+            "reference": _values(_figures(references)),
             "n": len(played),
-            "answers": sum(len(talk.answers) for talk in talks),
+            "answers": sum(len(talk.answers) for talk in talks_of(played)),
             "cut_short": sum(bool(line["cut_short"]) for line in played),
             "one_question": len(job.rows) - len(predictions),
             "estimates": {name: figure.as_json() for name, figure in figures.items()},
@@ -207,7 +153,7 @@ def conversing(
     """
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        plays = {row: Play(_questions(talks[row])) for row in batch}
+        plays = {row: Play(questions_of(talks[row])) for row in batch}
         while True:
             asked: dict[int, Messages] = {}
             for row, play in plays.items():
@@ -246,21 +192,18 @@ def conversing(
     return BatchPlan(*plan_answers(backend, talks, encode, max_new_tokens), score)
 
 
-def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Mean]:
-    """Means of the figures that could be measured. Chance pairs each talk with the turns of the next one."""
-    values: dict[str, list[float | None]] = {
-        "carry_over": [carry_over(talk) for talk in talks],
-        "chance": [],
-        "repetition": [repetition(talk) for talk in talks],
+def _figures(rows: Rows) -> dict[str, Mean]:
+    """Means of the figures that could be measured."""
+    values_by_name = {
+        "carry_over": metrics()["carry_over"].values(rows),
+        "chance": carry_over_by_chance(rows),
+        "repetition": metrics()["repetition"].values(rows),
     }
-    if len(talks) > 1:
-        for talk, other in zip(talks, [*talks[1:], talks[0]], strict=True):
-            values["chance"].append(carry_over(talk, other))
     figures = {}
     for name in FIGURES:
-        measured = {row: value for row, value in enumerate(values[name]) if value is not None}
-        if measured:
-            figures[name] = mean_of([*measured.values()], [groups[row] for row in measured])
+        mean = mean_of_measured(values_by_name[name], rows)
+        if mean is not None:
+            figures[name] = mean
     return figures
 
 
@@ -282,33 +225,13 @@ def _figure_text(label: str, value: float | None, of_data: float | None) -> Mess
     )
 
 
-def _reference(example: PromptAndAnswer) -> Talk:
-    return _talk([*example.messages, {"role": "assistant", "content": example.answer}])
+def _reference(example: PromptAndAnswer) -> Messages:
+    """The data's own conversation."""
+    return [*example.messages, {"role": "assistant", "content": example.answer}]
 
 
 def _several_questions(example: PromptAndAnswer) -> bool:
-    return len(_questions(example.messages)) > 1
-
-
-def _questions(messages: Messages) -> list[Messages]:
-    """The messages before each answer: the user's turn, the first together with the system message."""
-    parts: list[Messages] = [[]]
-    for message in messages:
-        if message["role"] == "assistant":
-            parts.append([])
-        else:
-            parts[-1].append(message)
-    return parts
-
-
-def _talk(messages: Any) -> Talk:
-    """The two sides of messages from a record or from predictions.jsonl."""
-    questions = []
-    for part in _questions(messages):
-        texts = [message["content"] for message in part if message["role"] == "user"]
-        questions.append("\n".join(texts))
-    answers = [message["content"] for message in messages if message["role"] == "assistant"]
-    return Talk(questions, answers)
+    return len(questions_of(example.messages)) > 1
 
 
 if __name__ == "__main__":
