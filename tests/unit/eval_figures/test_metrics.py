@@ -173,7 +173,7 @@ def test_a_figure_over_all_rows_of_a_package_is_in_results_and_compared(install,
     folder = tmp_path / "runs"
     runs(folder)
     call(compare, folder, "--metric", "of_longest", "--out", tmp_path / "compared")
-    (section,) = read_json(tmp_path / "compared/table.json")["sets"].values()
+    (section,) = read_json(tmp_path / "compared/table.json")["datasets"].values()
     assert section["models"]["one"]["value"] == 1  # as long as the longest, which is equal in every row
 
 
