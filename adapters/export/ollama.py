@@ -166,13 +166,12 @@ def state(request: OllamaRequest) -> State:
         return State("stale", (_("{path} is no Modelfile", path=request.out),))
     content = modelfile_of(_with_base(request, source), request.system, request.parameters)
     expected = content.text(_head(request, gguf))
-    changes = [
-        _("{path} has another {instruction}", path=request.out, instruction=name)
-        for name in differing_instructions(read_text(request.out, "replace"), expected)
-    ]
-    if not gguf.is_file():
+    names = differing_instructions(read_text(request.out, "replace"), expected)
+    changes = [_("{path} has another {instruction}", path=request.out, instruction=name) for name in names]
+    names_this_gguf = not {"FROM", "ADAPTER"} & set(names)
+    if names_this_gguf and not gguf.is_file():
         changes.append(_("{name} is gone", name=gguf))
-    elif request.gguf is None and not is_made_of(gguf, _digest(request, source)):
+    elif names_this_gguf and request.gguf is None and not is_made_of(gguf, _digest(request, source)):
         folder = source.folder
         changes.append(_("{path} is of other weights than those of {folder}", path=gguf, folder=folder))
     if changes:

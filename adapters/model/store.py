@@ -120,24 +120,22 @@ def find_folder(reference: str | Path) -> Path:
     """Find the folder of an adapter by the rule that all commands share.
 
     A text with a slash, and every `Path`, is a path. A bare name is saves/NAME, or the folder NAME here if
-    there is none. A note names the folder that is used if both exist. NAME=PATH, as `eval` takes it, is PATH.
+    there is none. A note names the folder that is used if both exist. NAME=REFERENCE, as `eval` takes it, is
+    the adapter of the reference.
     """
     text, path = str(reference), Path(reference)
     if text.encode(errors="ignore") != os.fsencode(reference):
         raise RequestError(
             _("adapter {text!r}: its name is not UTF-8, as in README.md: rename it", text=text)
         )
-    candidates = [path]
-    if isinstance(reference, str) and "/" not in reference and reference not in ("", ".", ".."):
-        candidates = [SAVES / path, path]
-    folders = list(filter(Path.is_dir, candidates))
+    name = text
+    folders = _folders(reference)
     if not folders:
-        named = parse_reference(text, lambda path: Path(path).is_dir(), named=True, weight="never").reference
-        if named and Path(named).is_dir():
-            folders = [Path(named)]
+        name = parse_reference(text, is_folder, named=True, weight="never").reference
+        folders = _folders(name) if name else []
     if len(folders) > 1:
         meaning = _(
-            "{text} means {saves}/{text}; for the folder {text} here, write ./{text}", text=text, saves=SAVES
+            "{text} means {saves}/{text}; for the folder {text} here, write ./{text}", text=name, saves=SAVES
         )
         say_once(_("note: {message}", message=meaning))  # a command may open an adapter twice
     if folders:
@@ -162,6 +160,20 @@ def find_folder(reference: str | Path) -> Path:
             fix=nearest(text, _saved(), _("name one of saves/, or a path with a slash")),
         )
     )
+
+
+def is_folder(text: str) -> bool:
+    """True if a text means a folder by the rule of `find_folder`, without a name before it."""
+    return text != "" and bool(_folders(text))
+
+
+def _folders(reference: str | Path) -> list[Path]:
+    """The folders that a reference may mean, that of saves/ first."""
+    path = Path(reference)
+    candidates = [path]
+    if isinstance(reference, str) and "/" not in reference and reference not in ("", ".", ".."):
+        candidates = [SAVES / path, path]
+    return list(filter(Path.is_dir, candidates))
 
 
 def fetched_base(adapter: Adapter) -> Path:

@@ -11,7 +11,7 @@ from tuneyard.adapters.model.adapter import Adapter, raise_together
 from tuneyard.adapters.model.lora import LoraAdapter
 from tuneyard.adapters.model.lowrank import WeightedFactors
 from tuneyard.adapters.model.parents import parent_weight_notes, require_parents
-from tuneyard.adapters.model.store import SAVES
+from tuneyard.adapters.model.store import is_folder
 from tuneyard.adapters.model.weights import (
     LayerWeights,
     Weight,
@@ -68,7 +68,7 @@ def parse_merged(text: str) -> tuple[str, Weight]:
 
 
 def _required_weight(text: str) -> tuple[str, str]:
-    _name, reference, weight = parse_reference(text, _is_folder, named=False, weight="always")
+    _name, reference, weight = parse_reference(text, is_folder, named=False, weight="always")
     if weight is None or not reference:
         raise _no_weight(text)
     return reference, weight
@@ -95,16 +95,12 @@ def _no_weight(text: str) -> RequestError:
 
 def parse_optional_weight(text: str) -> tuple[str, float]:
     """Like `parse_reference_weight`, but an adapter without a weight, also as NAME=PATH, has the weight 1."""
-    _name, reference, weight = parse_reference(text, _is_folder, named=False, weight="optional")
+    _name, reference, weight = parse_reference(text, is_folder, named=False, weight="optional")
     if weight is None:
         return reference, 1.0
     if not reference:
         raise _no_weight(text)
     return reference, parse_weight(weight, reference)
-
-
-def _is_folder(text: str) -> bool:
-    return text != "" and (Path(text).is_dir() or (SAVES / text).is_dir())
 
 
 def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
@@ -113,7 +109,7 @@ def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
     The name of a path is its last part. `NAME=rte:0.5+mnli:0.5` is a weighted sum, `rte=0.5` and
     `rte:0.5` are one adapter with its weight, as for a merge. A sum without a name goes by its text.
     """
-    name, references = parse_sum(text, _is_folder)
+    name, references = parse_sum(text, is_folder)
     if len(references) > 1 and all(weight is None for _name, _reference, weight in references):
         example = "+".join(f"{reference}:0.5" for _name, reference, _weight in references)
         raise RequestError(

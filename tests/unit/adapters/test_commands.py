@@ -125,7 +125,7 @@ def test_requests_that_cannot_be_served_change_nothing(words, message):
 
 def test_an_adapter_is_given_as_eval_takes_it():
     shown, _ = call("show", "mine=saves/rte")
-    assert shown == call("show", "saves/rte")[0]
+    assert shown == call("show", "saves/rte")[0] == call("show", "mine=rte")[0]
     call("merge", "mine=saves/rte=0.5", "--out", "x")
 
 
