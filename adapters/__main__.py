@@ -246,18 +246,18 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     from tuneyard.adapters.show.show import show as measure_all
     from tuneyard.adapters.show.statistics import text
 
-    shown = measure_all(
+    result = measure_all(
         InspectRequest(adapters, plot, as_json),
         lambda adapter: tqdm(adapter.modules, adapter.name, delay=2, leave=False),
     )
     if as_json:
-        print_json({"adapters": shown.adapters, "cosine": shown.cosines}, _fields)
+        print_json({"adapters": result.adapters, "cosine": result.cosines}, _fields)
     else:
-        click.echo(hide_secrets("\n".join(text(shown.adapters, shown.cosines))))
-    for path in shown.pictures:
+        click.echo(hide_secrets("\n".join(text(result.adapters, result.cosines))))
+    for path in result.pictures:
         say(_("wrote {path}", path=path), to_stderr=True)
-    _notes(shown.notes)
-    next_step(plot, shown.command)
+    _notes(result.notes)
+    next_step(plot, result.command)
 
 
 def _fields(statistics: Any) -> dict[str, object]:

@@ -129,8 +129,8 @@ def plan_upload(request: HubRequest) -> Upload:
     if not HUB_ID.fullmatch(repo):
         raise RequestError(_("--repo {repo!r}: expected OWNER/NAME", repo=repo))
     own_card = users_card(folder, request.card)
-    given = {"--results": request.results, "--license": request.license}
-    facts = [option for option, value in given.items() if value]
+    options = {"--results": request.results, "--license": request.license}
+    facts = [option for option, value in options.items() if value]
     if own_card:
         refuse_facts(str(own_card), facts)
         card, notes = read_card(own_card), _notes_on(own_card)

@@ -527,10 +527,10 @@ def test_a_damaged_gguf_is_never_current(content: bytes) -> None:
 
 
 def test_show_in_python_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = show(InspectRequest(["rte", "mnli"]))
-    assert [adapter.name for adapter in shown.adapters] == ["rte", "mnli"]
-    assert [round(value or 0, 9) for value in (shown.cosines[0][0], shown.cosines[1][1])] == [1.0, 1.0]
-    assert shown.command[:3] == ["tuneyard", "adapter", "merge"] and not shown.pictures
+    result = show(InspectRequest(["rte", "mnli"]))
+    assert [adapter.name for adapter in result.adapters] == ["rte", "mnli"]
+    assert [round(value or 0, 9) for value in (result.cosines[0][0], result.cosines[1][1])] == [1.0, 1.0]
+    assert result.command[:3] == ["tuneyard", "adapter", "merge"] and not result.pictures
     assert capsys.readouterr() == ("", "")
 
 
