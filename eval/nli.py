@@ -20,7 +20,6 @@ from tuneyard.eval.figures.answers import PARSERS, one_spelling
 from tuneyard.eval.figures.labels import (
     UNKNOWN,
     LabelSet,
-    accuracy_line,
     check_labels,
     find_labels,
     parse_choices,
@@ -30,6 +29,7 @@ from tuneyard.eval.figures.labels import (
 )
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import DIGITS, BatchPlan, Fields
+from tuneyard.eval.report.lines import accuracy_line
 from tuneyard.eval.runs.results import Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import (

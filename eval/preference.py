@@ -16,7 +16,7 @@ from tuneyard.core.llamafactory.prompt.supervision import EncodedConversation, S
 from tuneyard.core.records import KTO_TAG, PAIR, format_of
 from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.eval.data.dataset import EvalDataset
-from tuneyard.eval.figures.labels import UNKNOWN, accuracy_line
+from tuneyard.eval.figures.labels import UNKNOWN
 from tuneyard.eval.figures.preference import (
     ANSWER,
     AUC,
@@ -29,6 +29,7 @@ from tuneyard.eval.figures.preference import (
 )
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields
 from tuneyard.eval.models.likelihood import reading_answers
+from tuneyard.eval.report.lines import accuracy_line, labelled_shares
 from tuneyard.eval.runs.results import (
     BASE,
     PREDICTIONS,
@@ -41,7 +42,6 @@ from tuneyard.eval.scoring.evaluation import (
     Evaluation,
     Job,
     answer_without,
-    labelled_shares,
 )
 from tuneyard.eval.scoring.request import ScoringRequest
 

@@ -189,10 +189,9 @@ def report_steps(
     facts: dict[str, object] = {"steps": figures}
     if judged:
         compared = compare.compare_results(judged, has_mean=False)  # different tasks have no mean
-        compared = replace(compared, tables={tr(CAPTION): table})
         title = tr("Suite {name}", name=request.out.name)
         words = next_command(compared)
-        page = Page(title, compare.MOST_ERRORS, COMMAND, shlex.join(words))
+        page = Page(title, compare.MOST_ERRORS, COMMAND, shlex.join(words), {tr(CAPTION): table})
         compare.write(compared, request.out, page, facts, force=True)  # the folder is the suite's
     else:
         words = ["tuneyard", "eval", "chat", *_chat_options(request)]

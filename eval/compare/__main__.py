@@ -20,9 +20,8 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import json_text
-from tuneyard.core.language.message import _, joined, tr, with_texts
+from tuneyard.core.language.message import _, joined, tr
 from tuneyard.core.language.messages import say, warn
-from tuneyard.core.text.quoting import one_line
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.compare.folder import finish_comparison, publish_comparison, refuse_links
 from tuneyard.eval.runs.results import (
@@ -38,7 +37,7 @@ from tuneyard.eval.runs.results import (
 
 if TYPE_CHECKING:
     from tuneyard.eval.judge.ask import ComparedRuns
-    from tuneyard.eval.judge.question import Question
+    from tuneyard.eval.judge.conclusions import Question
     from tuneyard.eval.report.html import Page
     from tuneyard.eval.runs.find import ScoredRunSource
 
@@ -122,9 +121,10 @@ def cli(
     The folder of a `tuneyard recipe sweep --eval` is compared by its settings, whose seeds are replicates.
     NAME is MODEL or MODEL/SET, for results without a name. The base is the model `base`, otherwise the first.
     """
+    from tuneyard.eval.judge.ask import other_metrics
     from tuneyard.eval.judge.questions.choice import choose_on_half
-    from tuneyard.eval.judge.questions.other_metrics import other_metrics
     from tuneyard.eval.judge.questions.slices import by_slices
+    from tuneyard.eval.report.findings import print_finding
     from tuneyard.eval.report.html import Page
     from tuneyard.eval.report.setup import next_command
     from tuneyard.eval.runs.find import parse_source
@@ -142,6 +142,8 @@ def cli(
         sources, replicates = list(map(parse_source, trained.sources)), (*replicates, *trained.replicates)
         if trained.chooses:
             choose_on = "half"
+        for finding in trained.findings:
+            print_finding(finding)
     recipes = parse_replicates(replicates)
     if margin is not None and margin < SMALL_MARGIN:
         warn(
@@ -223,11 +225,22 @@ def compare_results(
     metric: str = ACCURACY.name,
     **how: Any,
 ) -> "ComparedRuns":
-    """Read the runs of the sources once, and compare them. `how` goes to `compare_runs`."""
-    from tuneyard.eval.judge.ask import compare_runs
-    from tuneyard.eval.runs.find import read_scored_runs
+    """Read the runs of the sources once, print what reading chose, and compare them.
 
-    runs, warnings = read_scored_runs(sources, metric)
+    `how` goes to `compare_runs`.
+    """
+    from tuneyard.eval.judge.ask import compare_runs
+    from tuneyard.eval.report.findings import print_finding
+    from tuneyard.eval.runs.find import read_scored_runs
+    from tuneyard.eval.runs.findings import Note
+
+    runs, findings = read_scored_runs(sources, metric)
+    warnings = []
+    for finding in findings:
+        if isinstance(finding, Note):
+            print_finding(finding)
+        else:
+            warnings.append(finding)
     return compare_runs(runs, questions, warnings, metric, **how)
 
 
@@ -245,6 +258,7 @@ def write(
     `out` is replaced with its plots, one of other runs if `force`. `RequestError` before the first file if a
     plot would replace a file that Tuneyard did not draw.
     """
+    from tuneyard.eval.report.findings import print_finding
     from tuneyard.eval.report.tables import summary
 
     replaced_files(out, [run.source for run in compared.run_list], force=force)
@@ -255,8 +269,8 @@ def write(
             check_replaceable(out / name)
     publish_comparison(out, files)
     say(summary(compared))
-    for warning in compared.warnings:
-        warn(with_texts(warning, one_line))
+    for finding in compared.findings:
+        print_finding(finding)
     if not is_quiet():
         say(_("The rest is in {out}: {files}", out=out, files=joined(files)), to_stderr=True)
 
@@ -278,7 +292,7 @@ def lay_out(compared: "ComparedRuns", page: "Page", facts: Mapping[str, object])
                 files[str(Path(plot.name).with_suffix(".txt"))] = list_of(plot.numbered).encode()
         files[PAGE] = render(compared, page, plots).encode()
         files[CHANGED] = changed_examples(compared).encode()
-    files[TABLE] = text_of(compared, page.title).encode()
+    files[TABLE] = text_of(compared, page.title, page.tables).encode()
     table = {**facts, **document(compared, [plot.name for plot in plots])}
     files[TABLE_JSON] = json_text(table).encode()
     return files

@@ -19,8 +19,9 @@ from tuneyard.core.language.number_format import percent
 from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.defect.reports import Report, judge, parse_report, report_summary
-from tuneyard.eval.figures.labels import UNKNOWN, accuracy_line
+from tuneyard.eval.figures.labels import UNKNOWN
 from tuneyard.eval.models.batch_plan import Fields
+from tuneyard.eval.report.lines import accuracy_line
 from tuneyard.eval.runs.logs.defect import DETAILED
 from tuneyard.eval.runs.results import Results
 from tuneyard.eval.runs.scored_run import ScoredRun

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from tuneyard.core.errors import RequestError, unexpected
 from tuneyard.core.language.message import _
-from tuneyard.core.language.messages import warn
 from tuneyard.core.plugins import Plugin, PluginError, guarded, registry
 from tuneyard.core.training.metrics import METRICS, SHARE, UNKNOWN, Metric, metric_of
 from tuneyard.eval.statistics.rates import Mean, Rows, groups_of, is_answered, metric_mean
@@ -211,20 +210,21 @@ def check_metric(name: str) -> None:
         raise RequestError(_("--metric {name!r} is not one of {names}", name=name, names=", ".join(names)))
 
 
-def measure(rows: Rows) -> dict[str, dict[str, object]]:
+def measure(rows: Rows) -> tuple[dict[str, dict[str, object]], list[PluginError]]:
     """The `metrics` of results.json: every figure whose fields the rows have, but those of commands.
 
-    A failing one is left out with a warning.
+    Also the errors of figures that failed.
     """
     figures = {}
+    errors = []
     for each in metrics().values():
         if each.by_command:
             continue
         try:
             figure = each.as_json(rows)
         except PluginError as error:
-            warn(_("{error}; the metric is left out", error=error))
+            errors.append(error)
             continue
         if figure:
             figures[each.name] = figure
-    return figures
+    return figures, errors

@@ -194,22 +194,6 @@ def label_mass(prediction: Mapping[str, Any]) -> float:
     return float(prediction["label_mass"])
 
 
-def accuracy_line(results: Mapping[str, Any]) -> str:
-    """Format accuracy, 95 % interval, n and the share of the most common answer, as commands print them."""
-    low, high = results["ci95"]
-    majority = f"{results['majority']:.1%}"
-    if results["majority"] == 1:  # no baseline: it is the only expected answer
-        majority = _("none")
-    return _(
-        "{accuracy:.1%} [{low:.1%}, {high:.1%}]  n {n}  majority {majority}",
-        accuracy=results["accuracy"],
-        low=low,
-        high=high,
-        n=results["n"],
-        majority=majority,
-    )
-
-
 def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, float]]:
     """Precision, recall, F1 (each 0 if undefined) and support of each label of the expected answers."""
     expected_counts, predicted_counts = Counter(expected), Counter(predicted)

@@ -1,29 +1,45 @@
 """Compare runs, and ask further questions about them, without reading a file or printing.
 
-Only runs of the same rows are compared; warnings report other prompts and settings.
+Only runs of the same rows are compared. Other prompts and settings are findings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from types import MappingProxyType
-from typing import Any
 
 from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.language.message import _, counted, joined, listed, relative
-from tuneyard.core.language.number_format import Table
 from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
-from tuneyard.eval.figures.labels import short
-from tuneyard.eval.judge.conclusions import Comparison
-from tuneyard.eval.judge.equal_runs import equal_warnings
-from tuneyard.eval.judge.question import Question
+from tuneyard.eval.judge.conclusions import (
+    Answer,
+    Choice,
+    ChoiceOnHalf,
+    Comparison,
+    OtherMetrics,
+    Question,
+    QuestionResult,
+)
+from tuneyard.eval.judge.findings import (
+    DifferentQuestions,
+    DifferentSettings,
+    EqualLogProbabilities,
+    FewClusters,
+    NoCorrectAnswer,
+    RefusedRows,
+    TrainingNotRecorded,
+    UnexpectedAnswers,
+    UnnamedData,
+    WorstValues,
+)
 from tuneyard.eval.judge.questions.replicates import (
     Recipes,
-    seed_warnings,
+    few_seeds,
     with_settings,
     with_trainings,
 )
 from tuneyard.eval.judge.sections import compare, meaning
-from tuneyard.eval.runs.contamination import training_warnings
+from tuneyard.eval.runs.findings import RunFinding, training_findings
 from tuneyard.eval.runs.results import BASE
 from tuneyard.eval.runs.scored_run import OF_ANSWERS, RunsByDataset, ScoredRun, models_of, question_of
 
@@ -34,31 +50,37 @@ WITH_A_WORST = {SHARE: 1.0, "points": 100.0}
 MOST_LISTED = 5
 MOST_LABELS = 20  # of more, expected answers are texts of their own
 NOT_FOUND = "[invalid]"  # what lm-evaluation-harness writes for a text without an answer
+LOGS = ("choices", "chosen_logp", "rejected_logp", "answer_logp", "loss")
+"""Fields with log-probabilities: of labels, of both answers of a pair, of one answer, and of a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedRuns:
-    """Runs, their comparison with the base, and warnings.
-
-    `tables` by caption and the records of table.json (`figures`) answer the further questions.
-    """
+    """Runs, their comparison with the base, the answers to further questions, and findings."""
 
     runs: RunsByDataset
     comparison: Comparison
-    tables: Mapping[str, Table]
-    figures: Mapping[str, Any]
-    warnings: Sequence[str]
+    answers: Sequence[Answer]
+    findings: Sequence[RunFinding]
 
     @property
     def run_list(self) -> list[ScoredRun]:
         """All runs, by dataset and model."""
         return [run for by_model in self.runs.values() for run in by_model.values()]
 
+    @property
+    def choices(self) -> Sequence[Choice]:
+        """The choice on each dataset, then the one on their mean, which decides. [] if nothing was chosen."""
+        for answer in self.answers:
+            if isinstance(answer, ChoiceOnHalf):
+                return answer.choices
+        return []
+
 
 def compare_runs(
     runs: RunsByDataset,
     questions: Sequence[Question] = (),
-    warnings: Sequence[str] = (),
+    findings: Sequence[RunFinding] = (),
     metric: str = ACCURACY.name,
     decide_on: str = "",
     margin: float | None = None,
@@ -68,190 +90,147 @@ def compare_runs(
 ) -> ComparedRuns:
     """Ask the questions about the runs, in their order, then compare all models with the base.
 
-    The base is the model `base`, otherwise the first. `warnings` are those of the reading. For the other
+    The base is the model `base`, otherwise the first. `findings` are those of the reading. For the other
     arguments see `compare`. `RequestError` if the runs did not answer the same rows, or cannot answer a
     question.
     """
-    warned = [*warnings, *pairing_warnings(runs)]
+    every_finding = [*findings, *unnamed_data(runs)]
     for by_model in runs.values():
-        warned += check_rows(list(by_model.values()))
-        warned += equal_warnings(list(by_model.values()))
+        every_finding += check_rows(list(by_model.values()))
+        every_finding += equal_log_probabilities(list(by_model.values()))
         for run in by_model.values():
-            warned += refusal_warnings(run)
+            every_finding += refused_rows(run)
         if metric in OF_ANSWERS:
             for run in by_model.values():
-                warned += answer_warnings(run)
-    if len(models_of(runs)) > 1 and all(len(by_model) == 1 for by_model in runs.values()):
-        answered = []
-        for dataset, by_model in runs.items():
-            answered.append(_("{dataset} ({models})", dataset=dataset, models=joined(by_model)))
-        raise RequestError(
-            _(
-                "nothing to compare: a single model answered each of {datasets}; score two models or "
-                "more on the same dataset, and name the folders of both",
-                datasets=joined(answered),
-            )
-        )
+                every_finding += wrong_answers(run)
+    _check_comparable(runs)
     base = BASE
     if base not in models_of(runs):
         first = models_of(runs)[0]
         base = next((setting for setting, trainings in recipes.items() if first in trainings), first)
     if recipes:
         runs = with_settings(runs, base, recipes)
-        warned += seed_warnings(recipes)
-    tables: dict[str, Table] = {}
-    figures: dict[str, Any] = {}
+        every_finding += few_seeds(recipes)
+    answers: list[Answer] = []
     for question in questions:
-        answer = question(runs, base)
-        runs, base = answer.runs, answer.base
-        tables |= answer.tables
-        figures |= answer.figures
-    measured = meaning(metric, runs)
+        result = question(runs, base)
+        runs, base = result.runs, result.base
+        answers.append(result.answer)
+    compared_by = meaning(metric, runs)
     for by_model in runs.values():
         for run in by_model.values():
-            warned += worst_warnings(run, measured)
-    comparison = compare(runs, base, decide_on, margin, measured, has_mean=has_mean)
+            every_finding += worst_values(run, compared_by)
+    comparison = compare(runs, base, decide_on, margin, compared_by, has_mean=has_mean)
     if recipes:
         runs = with_trainings(runs)
-    warned += _trained_on(runs, measured)
+    every_finding += _trained_on(runs, compared_by)
     for section in comparison.sections:
-        warned += section.cautions
-    return ComparedRuns(runs, comparison, tables, figures, warned)
+        every_finding += section.cautions
+    return ComparedRuns(runs, comparison, answers, every_finding)
 
 
-def _trained_on(runs: RunsByDataset, metric: Metric) -> list[str]:
-    """Warnings about training examples among the rows. Unchecked sources are listed once for each model."""
-    warnings: list[str] = []
-    logged: list[str] = []
+def _check_comparable(runs: RunsByDataset) -> None:
+    """`RequestError` if there are several models, and no two of them answered the same dataset."""
+    if len(models_of(runs)) > 1 and all(len(by_model) == 1 for by_model in runs.values()):
+        models_by_dataset = []
+        for dataset, by_model in runs.items():
+            models_by_dataset.append(_("{dataset} ({models})", dataset=dataset, models=joined(by_model)))
+        raise RequestError(
+            _(
+                "nothing to compare: a single model answered each of {datasets}; score two models or "
+                "more on the same dataset, and name the folders of both",
+                datasets=joined(models_by_dataset),
+            )
+        )
+
+
+def other_metrics(runs: RunsByDataset, base: str) -> QuestionResult:
+    """Compare with the base in every metric that all runs state and all their examples have.
+
+    table.json has the metrics of each model already.
+    """
+    every_run: list[ScoredRun] = []
+    for by_model in runs.values():
+        for run in by_model.values():
+            every_run += run.trainings or [run]
+    names = [name for name in every_run[0].metrics if all(name in run.metrics for run in every_run)]
+    comparisons = {name: compare(runs, base, metric=meaning(name, runs)) for name in names}
+    return QuestionResult(runs, base, OtherMetrics(comparisons))
+
+
+def _trained_on(runs: RunsByDataset, metric: Metric) -> list[RunFinding]:
+    """Training examples among the rows. Unchecked sources are listed once for each model."""
+    findings: list[RunFinding] = []
+    models_of_logs: list[str] = []
     for dataset, by_model in runs.items():
         for model, run in by_model.items():
-            reasons = tuple((run.facts.get("trained_on") or {}).get("not_checked", ()))
-            for text in training_warnings(model, len(run.rows), run.facts, metric):
-                if text.endswith(reasons):
-                    warnings.append(text)
-                else:
-                    warnings.append(_("{dataset}: {text}", dataset=dataset, text=text))
+            findings += training_findings(model, dataset, len(run.rows), run.facts, metric)
             if model != BASE and "model" not in run.facts:  # another tool wrote the answers
-                logged.append(model)
-    if logged:
-        models = joined(dict.fromkeys(logged))
-        warnings.append(
-            _("training examples not checked: no log says what {models} was trained on", models=models)
-        )
-    return list(dict.fromkeys(warnings))
+                models_of_logs.append(model)
+    if models_of_logs:
+        findings.append(TrainingNotRecorded(tuple(dict.fromkeys(models_of_logs))))
+    return list(dict.fromkeys(findings))
 
 
-def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
-    """Warnings about how the runs of one dataset were prompted, and with other questions.
+def check_rows(runs: Sequence[ScoredRun]) -> list[RunFinding]:
+    """How the prompts of one dataset's runs differ, also their questions.
 
     `RequestError` if two runs did not answer the same rows; it names them and the difference.
     """
     first, *others = runs
-    warnings: list[str] = []
+    findings: list[RunFinding] = []
     count = len(set(first.groups or ()))
     if 0 < count < FEW_GROUPS:
-        warning = _(
-            "{dataset}: fewer than {few} clusters ({count} here) cannot show any difference; "
-            "score examples of more",
-            dataset=first.dataset,
-            few=FEW_GROUPS,
-            count=count,
-        )
-        warnings.append(warning)
+        findings.append(FewClusters(first.dataset, count, FEW_GROUPS))
     first_settings = _settings(first)
     questions = [question_of(record) for record in first.records]
-    sources_by_difference: dict[str, list[str]] = {}
+    differing_runs: dict[str, list[ScoredRun]] = {}
+    differences_by_text: dict[str, tuple[tuple[str, object, object], ...]] = {}
     for run in others:
         _check_same(run, first)
-        differing = []
+        differences = []
         for name, value in _settings(run).items():
             first_value = first_settings.get(name, value)
             if first_value != value:
-                differing.append(
-                    _(
-                        "{setting} {value} and {other}",
-                        setting=name,
-                        value=show_value(value),
-                        other=show_value(first_value),
-                    )
-                )
-        if differing:
-            sources_by_difference.setdefault(joined(differing, _("; ")), []).append(run.source)
+                differences.append((name, value, first_value))
+        if differences:
+            text = repr(differences)
+            differences_by_text[text] = tuple(differences)
+            differing_runs.setdefault(text, []).append(run)
         for row, record, other in zip(run.rows, run.records, questions, strict=False):
-            text = question_of(record)
-            if text not in other and other not in text:  # a tool may record it within its template
-                warning = _(
-                    "{both} have different questions, first in row {row}; score both on the same questions",
-                    both=listed([relative(run.source), relative(first.source)]),
-                    row=row,
-                )
-                warnings.append(warning)
+            question = question_of(record)
+            if question not in other and other not in question:  # a tool may record it within its template
+                findings.append(DifferentQuestions((run.source, first.source), row))
                 break
-    for differing_settings, sources in sources_by_difference.items():
-        both = listed(list(map(relative, [*sources, first.source])))
-        warnings.append(
-            _("{both} have different settings: {differing}", both=both, differing=differing_settings)
-        )
-    return warnings
+    for text, runs_with_them in differing_runs.items():
+        sources = (*(run.source for run in runs_with_them), first.source)
+        findings.append(DifferentSettings(sources, differences_by_text[text]))
+    return findings
 
 
-def worst_warnings(run: ScoredRun, metric: Metric) -> list[str]:
-    """A warning if every row has the worst value of a metric but accuracy, such as ROUGE-L 0."""
+def worst_values(run: ScoredRun, metric: Metric) -> list[RunFinding]:
+    """A finding if every row has the worst value of a metric but accuracy, such as ROUGE-L 0."""
     if metric.name in OF_ANSWERS or metric.unit not in WITH_A_WORST:
         return []
     worst = 0.0 if metric.higher else WITH_A_WORST[metric.unit]
     values = [value for value in run.column(metric.name) if value is not None]
     if not values or any(value != worst for value in values):
         return []
-    warning = _(
-        "{model}: {metric} is {value:g} for every row of {dataset}; read some answers: their form, the "
-        "labels or the template may be wrong",
-        model=run.model,
-        metric=metric.name,
-        value=worst,
-        dataset=run.dataset,
-    )
-    return [warning]
+    return [WorstValues(run.model, run.dataset, metric.name, worst)]
 
 
-def refusal_warnings(run: ScoredRun) -> list[str]:
-    """A warning of rows that a server refused, if there are any."""
+def refused_rows(run: ScoredRun) -> list[RunFinding]:
+    """A finding of rows that a server refused, if there are any."""
     refused = [row for row, record in zip(run.rows, run.records, strict=False) if "refused" in record]
     if not refused:
         return []
-    warning = _(
-        "{model}: the server refused {count:,} of {total:,} rows of {dataset}, counted as unanswered "
-        "({rows})",
-        model=run.model,
-        count=len(refused),
-        total=len(run.rows),
-        dataset=run.dataset,
-        rows=_first_rows(refused),
-    )
-    return [warning]
+    return [RefusedRows(run.model, run.dataset, tuple(refused), len(run.rows))]
 
 
-def _first_rows(rows: Sequence[str]) -> str:
-    """List the first rows, with an ellipsis if there are more."""
-    names = list(rows[:MOST_LISTED])
-    if len(rows) > MOST_LISTED:
-        names.append("…")
-    return joined(names)
-
-
-def answer_warnings(run: ScoredRun) -> list[str]:
-    """A warning if no answer is correct, or if most answers are none of the few expected ones."""
+def wrong_answers(run: ScoredRun) -> list[RunFinding]:
+    """A finding if no answer is correct, or if most answers are none of the few expected ones."""
     if not any(run.correct):
-        warning = _(
-            "{model}: no answer to {dataset} is correct (expected {expected}, found "
-            "{predicted}); read some of them: the form of the answers, the labels or the template may be "
-            "wrong",
-            model=run.model,
-            dataset=run.dataset,
-            expected=show_value(short(run.gold[0])),
-            predicted=show_value(short(run.predicted[0])),
-        )
-        return [warning]
+        return [NoCorrectAnswer(run.model, run.dataset, run.gold[0], run.predicted[0])]
     labels = set(run.gold)
     rows = zip(run.predicted, run.correct, strict=True)
     others = [answer for answer, correct in rows if not correct and answer not in {*labels, NOT_FOUND}]
@@ -259,15 +238,50 @@ def answer_warnings(run: ScoredRun) -> list[str]:
         return []
     if len(others) <= len(run.rows) / 2:
         return []
-    warning = _(
-        "{model}: {count:,} of {total:,} answers are none of the expected ones ({examples}); "
-        "write them as the expected ones to compare them",
-        model=run.model,
-        count=len(others),
-        total=len(run.rows),
-        examples=joined(map(show_value, list(dict.fromkeys(others))[:2])),
-    )
-    return [warning]
+    examples = tuple(dict.fromkeys(others))[:2]
+    return [UnexpectedAnswers(run.model, len(others), len(run.rows), examples)]
+
+
+def equal_log_probabilities(runs: Sequence[ScoredRun]) -> Iterator[EqualLogProbabilities]:
+    """Yield a finding for each pair of runs of one dataset whose log-probabilities are bit-equal.
+
+    They are one model, or one of them was not loaded: another weight changes log-probabilities in their last
+    digits, even if every answer stays. Runs of one adapter under two names are equal for a good reason.
+    """
+    logs = {run.model: _log_probabilities(run) for run in runs}
+    for one, other in combinations(runs, 2):
+        if not logs[one.model] or logs[one.model] != logs[other.model] or _is_same_adapter(one, other):
+            continue
+        adapted, reference = other, one
+        if other.model == BASE:
+            adapted, reference = one, other
+        folders = tuple(map(str, adapted.facts.get("adapters", {}).values()))
+        yield EqualLogProbabilities(one.dataset, adapted.model, reference.model, folders)
+
+
+def _is_same_adapter(one: ScoredRun, other: ScoredRun) -> bool:
+    """True if both runs have adapters of the same content and weights."""
+    facts = []
+    for run in (one, other):
+        digests = run.facts.get("hashes", {}).get("adapters", {})
+        weights = run.facts.get("weights", {})
+        facts.append(sorted((str(digest), str(weights.get(name))) for name, digest in digests.items()))
+    return bool(facts[0]) and facts[0] == facts[1]
+
+
+def _log_probabilities(run: ScoredRun) -> Sequence[object]:
+    """The log-probabilities of each row that has some, [] if the run has none.
+
+    Readers of other tools keep the share of the likeliest label. A log may have one share in all rows.
+    """
+    rows = []
+    for record in run.records:
+        logs = {name: record[name] for name in LOGS if isinstance(record.get(name), Mapping | float)}
+        if logs:
+            rows.append(logs)
+    if rows or not run.confidence or len(set(run.confidence)) == 1:
+        return rows
+    return [*zip(run.predicted, run.confidence, strict=True)]
 
 
 def _check_same(run: ScoredRun, first: ScoredRun) -> None:
@@ -285,6 +299,9 @@ def _check_same(run: ScoredRun, first: ScoredRun) -> None:
         )
     if run.rows != first.rows:
         only_in_one = sorted(set(first.rows) ^ set(run.rows), key=lambda row: (len(row), row))
+        rows = only_in_one[:MOST_LISTED]
+        if len(only_in_one) > MOST_LISTED:
+            rows.append("…")
         raise RequestError(
             _(
                 "{both}: {count:,} and {others}; only one has row {rows}; score both on the same "
@@ -292,7 +309,7 @@ def _check_same(run: ScoredRun, first: ScoredRun) -> None:
                 both=both,
                 count=len(run.rows),
                 others=counted(len(first.rows), "row", "rows"),
-                rows=_first_rows(only_in_one),
+                rows=joined(rows),
             )
         )
     for row, gold, first_gold in zip(run.rows, run.gold, first.gold, strict=True):
@@ -313,20 +330,13 @@ def _check_same(run: ScoredRun, first: ScoredRun) -> None:
         )
 
 
-def pairing_warnings(runs: RunsByDataset) -> list[str]:
-    """One warning for all runs that do not name their data: only rows and expected answers pair them."""
+def unnamed_data(runs: RunsByDataset) -> list[RunFinding]:
+    """One finding for all runs that do not name their data: only rows and expected answers pair them."""
     paired = [run for by_model in runs.values() if len(by_model) > 1 for run in by_model.values()]
     unnamed = [run for run in paired if not _hash(run, "data")]
     if not unnamed:
         return []
-    warning = _(
-        "{count} of {total} runs do not name their data (the first: {source}): "
-        "paired by row and expected answer alone",
-        count=len(unnamed),
-        total=len(paired),
-        source=relative(unnamed[0].source),
-    )
-    return [warning]
+    return [UnnamedData(len(unnamed), len(paired), unnamed[0].source)]
 
 
 def _hash(run: ScoredRun, name: str) -> str:

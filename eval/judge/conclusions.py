@@ -1,37 +1,23 @@
-"""Conclusions from a comparison: figures, paired tests, and the sections that decide or describe.
+"""The records of a comparison: figures, paired tests, sections with their conclusions, answers to questions.
 
-Shares are 0-1, differences -1 to 1, limits are at 95 %.
+Shares are 0-1, differences -1 to 1, limits are at 95 %. `report/` makes tables and sentences of them.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from tuneyard.core.language.message import _, marked, tr
-from tuneyard.core.language.number_format import Table, show_p
 from tuneyard.core.training.metrics import ACCURACY, Metric
+from tuneyard.eval.runs.findings import RunFinding
 from tuneyard.eval.runs.results import BASE
+from tuneyard.eval.runs.scored_run import RunsByDataset
 from tuneyard.eval.statistics.family import ALPHA, DifferenceTest
 from tuneyard.eval.statistics.rates import Calibration, Mean
 
-MEAN = marked("mean")
-BEST_MARK = " ←"
-DIFFERENCES = (
-    _("difference, points (95 %)"),
-    _("fixed"),
-    _("regressed"),
-    "p",
-    _("minimum detectable effect"),
-)
-MEASURED = (
-    _("difference (95 %)"),
-    _("better"),
-    _("worse"),
-    "p",
-    _("minimum detectable effect"),
-)
+MEAN = "mean"
+"""The name of the section that averages all datasets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +60,7 @@ class PairedTest(DifferenceTest):
     macro_f1: DifferenceTest | None = None
 
     @property
-    def shown(self) -> bool:
+    def significant(self) -> bool:
         """True if the difference is significant at 5 % in its family: its interval excludes 0."""
         return self.p < ALPHA
 
@@ -122,7 +108,7 @@ class Section:
     margin: float | None = None
     left_out: int = 0
     metric: Metric = ACCURACY
-    cautions: Sequence[str] = ()
+    cautions: Sequence[RunFinding] = ()
     datasets: Sequence["Section"] = ()
     elsewhere: Sequence["Section"] = ()
     base: str = BASE
@@ -143,7 +129,7 @@ class Section:
         conclude("ranked", by_rank)
         better: dict[str, PairedTest] = {}
         for test in sorted(self.against_base, key=lambda test: by_rank.index(test.model)):
-            if test.shown and (test.value > 0) == self.metric.higher:
+            if test.significant and (test.value > 0) == self.metric.higher:
                 better[test.model] = test
         if self.same_answer is not None:
             better.clear()
@@ -154,7 +140,7 @@ class Section:
         if self.against_base and not better and self.same_answer is None:
             kept = self.base
         conclude("recommended", best or kept)
-        conclude("rivals", [test for test in self.tests_of(best) if not test.shown])
+        conclude("rivals", [test for test in self.tests_of(best) if not test.significant])
         conclude("against_top", [test.seen_from(test.against) for test in self.tests_of(by_rank[0])])
         least = math.inf
         if self.margin is not None:
@@ -170,7 +156,7 @@ class Section:
             return sections
         test = self.over_majority.get(model)
         has_baseline = all(section.majority < 1 for section in self.datasets or [self])
-        if test is not None and has_baseline and test.shown and test.value < 0:
+        if test is not None and has_baseline and test.significant and test.value < 0:
             return [self]
         return []
 
@@ -198,27 +184,92 @@ class Comparison:
     metric: Metric = ACCURACY
 
 
-def section_name(name: str) -> str:
-    """A dataset's name, or that of the mean in the current language."""
-    if name == MEAN:
-        return tr(MEAN)
-    return name
+@dataclass(frozen=True, slots=True)
+class Half:
+    """The rows of a dataset that choose, or those held out, or such rows of all datasets."""
+
+    n: int
+    majority: float
+    """Accuracy of always giving the most common answer, nan if the choice is by another metric."""
+    models: Mapping[str, Mean]
+    """Each candidate's figure in the metric of the choice."""
 
 
-def difference_table(tests: Sequence[PairedTest], metric: Metric) -> Table:
-    """A row for each test, in points or in the unit of the metric."""
-    header = MEASURED
-    if metric.in_percent:
-        header = DIFFERENCES
-    rows = []
-    for test in tests:
-        cells = [
-            f"{test.model} − {test.against}",
-            metric.difference_text(*test.with_limits, in_table=True),
-            f"{test.better:,}",
-            f"{test.worse:,}",
-            show_p(test.p, equals=""),
-            metric.difference_text(test.smallest, sign="", in_table=True),
-        ]
-        rows.append(cells)
-    return Table(["", *map(tr, header)], rows)
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The best candidate on the choosing half of a dataset, or on the mean of several (`MEAN`)."""
+
+    dataset: str
+    metric: Metric
+    model: str
+    choosing: Half
+    held_out: Half
+
+
+@dataclass(frozen=True, slots=True)
+class FlatTop:
+    """Every other point of a sweep against the best one, on the rows that chose it, the nearest first."""
+
+    best: str
+    metric: Metric
+    tests: Sequence[PairedTest]
+
+    @property
+    def level(self) -> list[PairedTest]:
+        """The tests of the points that are not significantly worse than the best one."""
+        return [test for test in self.tests if not test.significant]
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceOnHalf:
+    """How does the best of several models do on examples that did not choose it?"""
+
+    choices: Sequence[Choice]
+    """One for each dataset, then one for the mean of several: the last one decides."""
+    flat_top: FlatTop | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The rows of a dataset with the same value of a field."""
+
+    dataset: str
+    value: str
+    n: int
+    accuracy: Mapping[str, float]
+    """Each model's share of correct rows."""
+    tests: Sequence[PairedTest]
+    """Against the base. p and limits hold for all slices and models of the dataset together."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedSlices:
+    """How do the models compare with the base on the rows of each value of a field?"""
+
+    field: str
+    slices: Sequence[Slice]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherMetrics:
+    """How do the models compare with the base in other metrics, by their names?"""
+
+    comparisons: Mapping[str, Comparison]
+
+
+Answer = ChoiceOnHalf | ComparedSlices | OtherMetrics
+"""The answer to a further question. `report/answers.py` shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionResult:
+    """The answer to a question, and the runs and the base that the next question is about."""
+
+    runs: RunsByDataset
+    base: str
+    answer: Answer
+
+
+Question = Callable[[RunsByDataset, str], QuestionResult]
+"""A question to a comparison besides which model is the best, about runs and their base: one file each in
+`questions/`. It reads no file and prints nothing."""

@@ -20,8 +20,10 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.training.metrics import ACCURACY, METRICS, SHARE, Metric, metric_of
 from tuneyard.eval.figures import metrics
-from tuneyard.eval.figures.labels import MOST, UNKNOWN, short
+from tuneyard.eval.figures.labels import MOST, UNKNOWN
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
+from tuneyard.eval.judge.findings import RareLabels, SkewedDifference
+from tuneyard.eval.runs.findings import RunFinding
 from tuneyard.eval.runs.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.f1 import RARE, MacroF1, macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import (
@@ -319,8 +321,8 @@ def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -
     )  # fmt: skip
 
 
-def _cautions(run: ScoredRun, data: PairedRows, metric: Metric) -> list[str]:
-    """A warning if intervals may be too narrow.
+def _cautions(run: ScoredRun, data: PairedRows, metric: Metric) -> list[RunFinding]:
+    """A finding if intervals may be too narrow.
 
     So is that of macro-F1 if a label has few examples, and that of other means if a few very skewed values
     decide a difference (`python -m tools.bench.coverage`: lognormal with σ = 2, Pareto with α = 1.5).
@@ -329,24 +331,14 @@ def _cautions(run: ScoredRun, data: PairedRows, metric: Metric) -> list[str]:
         rare = sorted(label for label, count in Counter(run.gold).items() if count < RARE)
         if not rare:
             return []
-        warning = _(
-            "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too narrow",
-            dataset=run.dataset,
-            count=RARE,
-            labels=joined([short(label) for label in rare]),
-        )
-        return [warning]
+        return [RareLabels(run.dataset, tuple(rare), RARE)]
     pairs = list(combinations(data.values, 2))
     if metric.counts_correct or not pairs:
         return []
     _unused, units = differences_of(pairs, [data], metric)
     if not is_skewed(units):
         return []
-    warning = _(
-        "{dataset}: a few examples decide the difference (very skewed): its interval may be too narrow",
-        dataset=run.dataset,
-    )
-    return [warning]
+    return [SkewedDifference(run.dataset)]
 
 
 def _mean_section(

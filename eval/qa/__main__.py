@@ -24,9 +24,10 @@ from tuneyard.eval.figures.answers import cut_thought
 from tuneyard.eval.figures.free_answers import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields
+from tuneyard.eval.report.lines import share_line
 from tuneyard.eval.runs.results import Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.evaluation import Evaluation, Job, line_of, share_line
+from tuneyard.eval.scoring.evaluation import Evaluation, Job, line_of
 from tuneyard.eval.scoring.options import RescorableOption, sampling_options
 from tuneyard.eval.scoring.request import ScoringRequest
 

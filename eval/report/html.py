@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,10 +24,13 @@ from tuneyard.core.language.number_format import Table, percent
 from tuneyard.core.language.reader import CHINESE, current
 from tuneyard.eval.figures.labels import MOST
 from tuneyard.eval.judge.ask import ComparedRuns
-from tuneyard.eval.judge.conclusions import MEAN, Section, section_name
+from tuneyard.eval.judge.conclusions import MEAN, Section
+from tuneyard.eval.report.answers import answer_tables
+from tuneyard.eval.report.differences import differences, section_name
+from tuneyard.eval.report.findings import sentence
 from tuneyard.eval.report.plots import DrawnPlot
 from tuneyard.eval.report.setup import command_line, compared_tables, provenance, without_places
-from tuneyard.eval.report.tables import differences, left_out, method, other_figures, scores
+from tuneyard.eval.report.tables import left_out, method, other_figures, scores
 from tuneyard.eval.report.verdict import decisions, notes
 from tuneyard.eval.runs.results import PAGE_MARK
 from tuneyard.eval.runs.scored_run import (
@@ -61,6 +64,8 @@ class Page:
     errors: int
     module: str = "eval.compare"
     next_command: str = ""
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    """Further tables, by caption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
     best = [section.recommended for section in comparison.deciding]
     models = models_of(compared.runs)
     errors = collect_incorrect(compared.runs, page.errors)
-    shown = {**compared.tables, **other_figures(comparison)}
+    tables = {**answer_tables(compared.answers), **page.tables, **other_figures(comparison)}
     return fill_page(
         PAGE,
         tr=tr,
@@ -115,9 +120,9 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
         accuracies=scores(comparison),
         pictures=pictures,
         unfolded=len(models) <= FEW,
-        warnings=[translated(with_texts(warning, without_places)) for warning in compared.warnings],
+        warnings=[translated(with_texts(sentence(finding), without_places)) for finding in compared.findings],
         caveats=caveats,
-        tables={f"{name}{tr('.')}": table for name, table in shown.items()},
+        tables={f"{name}{tr('.')}": table for name, table in tables.items()},
         counts=_counts,
         errors=errors,
         cards=[(one.dataset, row) for one in errors for row in one.rows][:STATIC],

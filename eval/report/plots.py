@@ -26,7 +26,8 @@ from tuneyard.core.drawing.plots import (
 from tuneyard.core.files import text_sha256
 from tuneyard.core.language.message import _, counted, marked, tr
 from tuneyard.eval.figures.labels import MOST, short
-from tuneyard.eval.judge.conclusions import Comparison, Section, section_name
+from tuneyard.eval.judge.conclusions import Comparison, Section
+from tuneyard.eval.report.differences import section_name
 from tuneyard.eval.report.verdict import decisions
 from tuneyard.eval.runs.results import COMPARED, RUN
 from tuneyard.eval.runs.scored_run import RunsByDataset, ScoredRun

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tuneyard.core.files import versions
@@ -15,7 +16,6 @@ from tuneyard.core.language.number_format import (
     limits,
     number,
     percent,
-    show_p,
 )
 from tuneyard.core.language.reader import ENGLISH, in_language
 from tuneyard.core.records.table_record import JudgedRecord, TableRecord
@@ -23,15 +23,10 @@ from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import ACCURACY, Metric, declared_metric, direction
 from tuneyard.eval.figures.labels import short
 from tuneyard.eval.judge.ask import ComparedRuns
-from tuneyard.eval.judge.conclusions import (
-    BEST_MARK,
-    MEAN,
-    Comparison,
-    ModelScore,
-    Section,
-    difference_table,
-    section_name,
-)
+from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, Section
+from tuneyard.eval.report.answers import BEST_MARK, answer_fields, answer_tables
+from tuneyard.eval.report.differences import differences, section_name
+from tuneyard.eval.report.findings import sentence
 from tuneyard.eval.report.setup import compared_tables
 from tuneyard.eval.report.verdict import decision, decisions, notes
 
@@ -127,31 +122,6 @@ def _figures_of(score: ModelScore) -> dict[str, str]:
     return cells
 
 
-def differences(section: Section) -> dict[str, Table]:
-    """Every comparison with the base, then every pair of the others, those of the best model first.
-
-    By caption; of macro-F1 too if the answers are labels.
-    """
-    name = section_name(section.name)
-    caption = tr("Differences in accuracy on {name}, example by example.", name=name)
-    if section.name == MEAN:
-        caption = tr("Differences in mean accuracy, example by example.")
-    best = section.best
-    between = sorted(section.between, key=lambda test: best not in (test.model, test.against))
-    tests = [*section.against_base, *(test.seen_from(best) for test in between)]
-    tables = {caption: difference_table(tests, section.metric)}
-    f1_rows = []
-    for test in tests:
-        f1 = test.macro_f1
-        if f1 is not None:
-            pair = f"{test.model} − {test.against}"
-            difference = ACCURACY.difference_text(*f1.with_limits, in_table=True)
-            f1_rows.append([pair, difference, show_p(f1.p, equals="")])
-    header = ["", tr("difference of macro-F1, points (95 %)"), tr("p")]
-    tables[tr("Differences in macro-F1 on {name}.", name=name)] = Table(header, f1_rows)
-    return {caption: table for caption, table in tables.items() if table.rows}
-
-
 def _score(score: ModelScore | None, metric: Metric) -> str:
     if score is None:
         return NONE
@@ -178,12 +148,17 @@ def left_out(comparison: Comparison) -> str:
     return LEFT_OUT
 
 
-def text_of(compared: ComparedRuns, title: str = "") -> str:
-    """Text of table.md: the decision, models and datasets, then the comparison with its questions' tables."""
+def text_of(
+    compared: ComparedRuns, title: str = "", tables: Mapping[str, Table] = MappingProxyType({})
+) -> str:
+    """Text of table.md: the decision, models and datasets, then the comparison with its questions' tables.
+
+    `tables` are further ones, by caption.
+    """
     setup = [f"## {markdown_text(title or tr('What was compared'))}"]
     setup += [grid(table) for table in compared_tables(compared).values()]
     captioned = []
-    for caption, table in compared.tables.items():
+    for caption, table in {**answer_tables(compared.answers), **tables}.items():
         captioned.append(f"## {markdown_text(caption)}\n\n{grid(table)}")
     return markdown(compared.comparison, setup, captioned)
 
@@ -248,7 +223,7 @@ def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> TableRecord:
         "format": 2,
         **judged(compared),
         "left_out": left_out(compared.comparison),
-        "warnings": list(compared.warnings),
+        "warnings": [sentence(finding) for finding in compared.findings],
         "runs": [run.source for run in compared.run_list],
         "plots": list(plots),
         "versions": versions("numpy"),
@@ -291,7 +266,7 @@ def judged(compared: ComparedRuns) -> JudgedRecord:
             "models": comparison.models,
             "datasets": datasets,
             "mean": mean,
-            **compared.figures,
+            **answer_fields(compared.answers),
         }
     )
     return judged

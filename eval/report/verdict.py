@@ -7,8 +7,10 @@ from tuneyard.core.errors import show_value
 from tuneyard.core.language.message import _, counted, joined, listed, marked, tr
 from tuneyard.core.language.number_format import limits, percent, points, show_p
 from tuneyard.eval.figures.labels import short
-from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section, section_name
-from tuneyard.eval.runs.contamination import contamination
+from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
+from tuneyard.eval.report.differences import section_name
+from tuneyard.eval.report.findings import sentence
+from tuneyard.eval.runs.findings import TrainedOnExamples
 from tuneyard.eval.runs.results import BASE
 from tuneyard.eval.runs.scored_run import merge_weights
 
@@ -65,7 +67,7 @@ def decision(section: Section, *, brief: bool = False) -> str:
     )  # fmt: skip
     text += _alternatives(section, best, brief=brief)
     over = section.over_majority.get(best)
-    if over and not (over.shown and over.value > 0):
+    if over and not (over.significant and over.value > 0):
         share = percent(section.majority)
         text += tr(" But it is not shown to beat the majority-class baseline ({share}).", share=share)
     return text + _below_elsewhere(section, best)
@@ -98,10 +100,10 @@ def notes(section: Section) -> str:
         text += tr(" Left out: {rows} without a value.", rows=counted(section.left_out, "row", "rows"))
     for model, score in section.figures.items():
         if score.trained_on:
-            warning = contamination(
-                model, score.trained_on, score.n, [], section.metric, at_most=score.trained_on_at_most
+            finding = TrainedOnExamples(
+                model, "", score.trained_on, score.n, score.trained_on_at_most, (), section.metric
             )
-            text += tr(" {warning}.", warning=warning)
+            text += tr(" {warning}.", warning=sentence(finding))
     return text
 
 
@@ -215,8 +217,8 @@ def _not_better(section: Section, *, brief: bool) -> str:
             gain=section.metric.difference_text(*test.with_limits), p=show_p(test.p), below=below,
         )  # fmt: skip
         return text + tr(WRONG)
-    undecided = [test for test in section.against_base if not test.shown]
-    worse = [test for test in section.against_base if test.shown]
+    undecided = [test for test in section.against_base if not test.significant]
+    worse = [test for test in section.against_base if test.significant]
     if undecided:
         text = tr("Keep {base}: there is no evidence that another model is better.", base=called(base))
     elif brief:

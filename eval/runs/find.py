@@ -11,7 +11,6 @@ from typing import cast
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import check_characters, near_name, require
 from tuneyard.core.language.message import _, joined, relative
-from tuneyard.core.language.messages import say
 from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.core.records.record import check_line, read_record
 from tuneyard.core.records.results_record import ResultsRecord
@@ -22,8 +21,10 @@ from tuneyard.core.training.sweeps import POINTS, SWEEP, points_file
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.figures.answers import answer_key
 from tuneyard.eval.figures.labels import label_logs
+from tuneyard.eval.runs.findings import ChosenOnTheseRows, HeldOutHalf, RunFinding, UnfinishedRun
 from tuneyard.eval.runs.logs import (
     by_model_and_dataset,
+    deciding_scores,
     has_figures,
     log_readers,
     logs_in,
@@ -88,8 +89,8 @@ def parse_source(text: str) -> ScoredRunSource:
 
 def read_scored_runs(
     sources: Sequence[ScoredRunSource], metric: str = ACCURACY.name
-) -> tuple[RunsByDataset, list[str]]:
-    """Read every run of the sources; the runs by dataset and model, in their order, and warnings.
+) -> tuple[RunsByDataset, list[RunFinding]]:
+    """Read every run of the sources; the runs by dataset and model, in their order, and findings.
 
     With a `metric` that is none of answers, a run need not have answers.
 
@@ -97,22 +98,22 @@ def read_scored_runs(
     sources name differently has every one of these names; without names it counts once.
     """
     runs: list[tuple[ScoredRunSource, ScoredRun]] = []
-    warnings: list[str] = []
+    findings: list[RunFinding] = []
     for source in sources:
         folder, reported = source.path, None
         if points_file(folder):
             folder, reported = held_out_runs(folder)
-            say(_("note: {path}: a sweep, compared on its held-out half", path=source.path), to_stderr=True)
+            findings.append(HeldOutHalf(source.path))
         whole, unfinished = find_scored_runs(folder)
-        warnings += [
-            _("{path}: left out, unfinished; resume with --resume", path=place) for place in unfinished
-        ]
+        findings += map(UnfinishedRun, unfinished)
         runs_of_source: list[ScoredRun] = []
         for place in whole:
             if place.is_dir():
                 runs_of_source.append(read_scored_run(place, metric))
             elif metric in OF_ANSWERS:
-                runs_of_source += read_log(place)
+                runs_of_log = read_log(place)
+                runs_of_source += runs_of_log
+                findings += deciding_scores(place, runs_of_log)
             else:
                 runs_of_source += _read_measured(place, metric)
         if reported is not None:
@@ -120,13 +121,8 @@ def read_scored_runs(
         runs += [(source, run) for run in _named(runs_of_source, source)]
     chosen = dict.fromkeys(str(source.path) for source, run in runs if has_chosen(run))
     if chosen:
-        warnings.append(
-            _(
-                "{places}: a sweep chose on these rows, so its best is partly lucky; compare its held-out/",
-                places=joined(map(relative, chosen)),
-            )
-        )
-    return _distinct(runs, metric), warnings
+        findings.append(ChosenOnTheseRows(tuple(chosen)))
+    return _distinct(runs, metric), findings
 
 
 def _read_measured(log: Path, metric: str) -> list[ScoredRun]:

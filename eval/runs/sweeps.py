@@ -11,14 +11,14 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
-from tuneyard.core.language.message import _, tr
-from tuneyard.core.language.messages import say, warn
+from tuneyard.core.language.message import _
 from tuneyard.core.records.points_record import ReportedModels
 from tuneyard.core.records.record import as_record, read_record
 from tuneyard.core.records.results_record import Hashes, ResultsRecord
 from tuneyard.core.records.sweep_record import TrainingSweep
 from tuneyard.core.training.sweeps import POINTS, SEEDS, SWEEP, points_file
 from tuneyard.core.training.sweeps import RESULTS as OF_TRAINING
+from tuneyard.eval.runs.findings import ChosenSetting, FailedTraining, RunFinding
 from tuneyard.eval.runs.results import BASE, HELD_OUT, RESULTS
 from tuneyard.eval.runs.scored_run import ScoredRun
 
@@ -51,21 +51,22 @@ def has_chosen(run: ScoredRun) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TrainedSweep:
-    """`MODEL=FOLDER` of each scored folder, and `NAME=MODEL,MODEL` of each setting with several seeds.
-
-    `chooses` is true if there are several settings of one training each, and a base to compare them with.
-    """
+    """A sweep of trainings as arguments of a comparison."""
 
     sources: list[str]
+    """`MODEL=FOLDER` of each scored folder."""
     replicates: list[str]
+    """`NAME=MODEL,MODEL` of each setting with several seeds."""
     chooses: bool
+    """True if there are several settings of one training each, and a base to compare them with."""
+    findings: list[RunFinding]
 
 
 def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     """Read the folder of a sweep of trainings; None for any other folder.
 
-    Runs that differ in their seeds alone are one setting. There is a warning for each run that failed, such
-    as a diverged one. `ContentError` if a run has results of several adapters, or of another base than the
+    Runs that differ in their seeds alone are one setting. A run that failed, such as a diverged one, is left
+    out. `ContentError` if a run has results of several adapters, or of another base than the
     others.
     """
     if not (folder / SWEEP).is_file():
@@ -74,8 +75,7 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     if "grid" not in content:
         return None
     sweep = as_record(content, folder / SWEEP, TrainingSweep)
-    for row in sweep.get("failed", []):
-        warn(_("{run}: left out, it failed", run=row["run"]))
+    findings: list[RunFinding] = [FailedTraining(row["run"]) for row in sweep.get("failed", [])]
     axes = [axis for axis in sweep["grid"] if axis not in SEEDS]
     runs_of: dict[tuple[object, ...], list[Path]] = {}
     for row in sweep["rows"]:
@@ -87,7 +87,7 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     for values, runs in runs_of.items():
         settings = [f"{key} {value}" for key, value in zip(axes, values, strict=True)]
         # without the characters that part models from datasets and folders
-        name = re.sub("[/=]", "-", ", ".join(settings)) or tr("the recipe")
+        name = re.sub("[/=]", "-", ", ".join(settings)) or "the recipe"
         models = [run.name for run in runs]
         if len(runs) == 1:
             models = [name]
@@ -106,6 +106,16 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
         if len(models) > 1:
             replicates.append(f"{name}={','.join(models)}")
     if not sources:
+        failed = [Path(row["run"]).name for row in sweep.get("failed", ())]
+        if failed:
+            raise ContentError(
+                _(
+                    "{folder}: no run of this sweep has results ({runs} failed); tuneyard recipe sweep "
+                    "goes on with it",
+                    folder=folder,
+                    runs=", ".join(failed),
+                )
+            )
         raise ContentError(
             _(
                 "{folder}: no run of this sweep has ended; tuneyard recipe sweep goes on with it",
@@ -115,15 +125,8 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     sources = [f"{BASE}={path}" for path in base_folders.values()] + sources
     chooses = bool(base_folders) and not replicates and len(runs_of) > 1
     if chooses:
-        say(
-            _(
-                "note: {folder}: a sweep, its best setting is compared on the half that did not "
-                "choose it; table.md has the others",
-                folder=folder,
-            ),
-            to_stderr=True,
-        )
-    return TrainedSweep(sources, replicates, chooses)
+        findings.append(ChosenSetting(folder))
+    return TrainedSweep(sources, replicates, chooses, findings)
 
 
 def _scored_folders(results: Path) -> dict[str, list[Path]]:

@@ -260,22 +260,6 @@ def refused_warnings(results: Results, effect: str) -> list[str]:
     return [warning]
 
 
-def share_line(share: Results) -> str:
-    """Format a rate of results.json with its limits: `85.0% [80.1%, 89.2%]`."""
-    low, high = share["ci95"]
-    return f"{share['value']:.1%} [{low:.1%}, {high:.1%}]"
-
-
-def labelled_shares(results: Results, labels: Mapping[str, str]) -> list[str]:
-    """Each rate that could be measured, after its label: `valid JSON 90.0% [69.9%, 97.2%] of 20`."""
-    parts: list[str] = []
-    for name, label in labels.items():
-        share = results.get(name)
-        if share:
-            parts.append(_("{label} {share} of {n}", label=label, share=share_line(share), n=share["n"]))
-    return parts
-
-
 def line_of(job: Job, row: int, fields: Fields) -> Prediction:
     """The fields that all predictions have. The answer is not judged yet."""
     example = job.rows[row]

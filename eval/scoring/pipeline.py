@@ -27,7 +27,8 @@ from tuneyard.eval.data.training import trained_on
 from tuneyard.eval.figures import measure
 from tuneyard.eval.models.batch_plan import Fields, score_in_halves
 from tuneyard.eval.models.worker_model import worker_slots
-from tuneyard.eval.runs.contamination import training_warnings
+from tuneyard.eval.report.findings import sentence
+from tuneyard.eval.runs.findings import training_findings
 from tuneyard.eval.runs.results import (
     PREDICTIONS,
     RESULTS,
@@ -236,7 +237,10 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
     if kept_run:
         kept = kept_run / PREDICTIONS
         conditions["rescored_from"] = {"path": str(kept), "sha256": sha256(kept)}
-    figures = {**job.evaluation.results(job, predictions), "metrics": measure(predictions)}
+    metrics, errors = measure(predictions)
+    for error in errors:
+        warn(_("{error}; the metric is left out", error=error))
+    figures = {**job.evaluation.results(job, predictions), "metrics": metrics}
     results: Results = {**record, **figures, **counts, **origin, **conditions}
     write_json(job.folder / RESULTS, results)
     show(job, results, note)
@@ -311,5 +315,5 @@ def show(job: Job, results: Results, note: str) -> None:
                 warning=warning,
             )
         )
-    for warning in training_warnings(name, len(job.rows), cast(ResultFacts, results)):
-        warn_once(warning)
+    for finding in training_findings(name, "", len(job.rows), cast(ResultFacts, results)):
+        warn_once(sentence(finding))

@@ -21,14 +21,13 @@ from tuneyard.core.drawing.plots import PLOTTING
 from tuneyard.core.errors import RequestError, import_early, resumed_by
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.message import _
-from tuneyard.core.language.messages import say, warn
+from tuneyard.core.language.messages import say
 from tuneyard.core.language.reader import in_language
 from tuneyard.core.records.points_record import WeightSweep
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.core.training.sweeps import POINTS
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets
 from tuneyard.eval.figures import check_metric
-from tuneyard.eval.judge.question import CHOICES, Choice
 from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.runs.results import HELD_OUT, RESULTS, TABLE, check_new
 from tuneyard.eval.runs.sweeps import HALVES
@@ -282,10 +281,12 @@ def _score(plan: SweepPlan, workers: "Executor | None") -> "Sweep":
 
 def _report(request: ScoringRequest, sweep: "Sweep") -> NextStep:
     """Judge a scored sweep, write its files and print the table; return the next step."""
+    from tuneyard.eval.report.findings import print_finding
+
     compared = judge(sweep, read_points(sweep), read_reported(sweep))
-    for warning in compared.warnings:
-        warn(warning)
-    ship = compared.figures[CHOICES][-1].model
+    for finding in compared.findings:
+        print_finding(finding)
+    ship = compared.choices[-1].model
     weighted_adapters = sweep.axes.models[ship]
     recipe = request.out / RECIPE
     if weighted_adapters:
@@ -310,7 +311,7 @@ def _report(request: ScoringRequest, sweep: "Sweep") -> NextStep:
 def next_command(out: Path, compared: "ComparedRuns") -> list[str]:
     """Merge the chosen weights if the held-out half recommends them, otherwise look at the figures."""
     recommended = compared.comparison.deciding[0].recommended
-    if recommended == compared.figures[CHOICES][-1].model and (out / RECIPE).is_file():
+    if recommended == compared.choices[-1].model and (out / RECIPE).is_file():
         return ["tuneyard", "adapter", "merge", str(out / RECIPE), "--out", f"saves/{out.name}-merge"]
     return ["tuneyard", "eval", "compare", str(out), "--out", str(out / "verdict")]
 
@@ -369,7 +370,7 @@ def write(sweep: Sweep, compared: "ComparedRuns") -> str:
     from tuneyard.eval.report.verdict import decisions
     from tuneyard.eval.sweep.tables import draw, plot_name
 
-    choices: Sequence[Choice] = compared.figures[CHOICES]
+    choices = compared.choices
     ship = choices[-1].model
     with in_language(plot_language()):
         title = decisions(compared.comparison, brief=True)[0]

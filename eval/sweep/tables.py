@@ -13,7 +13,7 @@ from tuneyard.core.drawing.plots import COLOURS, legend_below, plot, plotting
 from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.number_format import number
 from tuneyard.core.training.metrics import Metric, direction
-from tuneyard.eval.judge.question import Choice
+from tuneyard.eval.judge.conclusions import Choice
 from tuneyard.eval.runs.sweeps import STEP
 
 if TYPE_CHECKING:

@@ -17,11 +17,12 @@ from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
 from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.eval.data.dataset import INDEPENDENT, EvalDataset
-from tuneyard.eval.figures.labels import UNKNOWN, accuracy_line
+from tuneyard.eval.figures.labels import UNKNOWN
 from tuneyard.eval.models.batch_plan import Fields
+from tuneyard.eval.report.lines import accuracy_line, labelled_shares
 from tuneyard.eval.runs.results import PREDICTIONS, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.evaluation import Evaluation, Job, labelled_shares, line_of
+from tuneyard.eval.scoring.evaluation import Evaluation, Job, line_of
 from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import is_answered
 from tuneyard.eval.tools.calls import JudgedCalls, judge, tool_summary

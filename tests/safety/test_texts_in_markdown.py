@@ -23,7 +23,7 @@ from tuneyard.core.training.metrics import metric_of
 from tuneyard.eval.ab.ratings import CRITERIA
 from tuneyard.eval.ab.sheet import Answered, side_by_side, tally_table
 from tuneyard.eval.cmmlu.__main__ import AVERAGE, group_table
-from tuneyard.eval.judge.conclusions import section_name
+from tuneyard.eval.report.differences import section_name
 from tuneyard.recipes.sweep.grid import Grid
 from tuneyard.recipes.sweep.results import SweepResults, table, write_report
 from tuneyard.recipes.sweep.settings import settings_of, settings_table

@@ -25,7 +25,7 @@ LAYERS = {
     ),
     "adapters": "model kinds methods write merge fuse show export serve",
     "eval": (
-        "statistics figures runs data models scoring judge report "
+        "statistics figures runs judge report data models scoring "
         "nli text defect tools qa preference dialogue cmmlu ab chat compare prove sweep __main__ suite"
     ),
 }
@@ -283,3 +283,64 @@ def test_tools_and_tests_do_not_import_each_other() -> None:
         offenders += [f"{name(path)} imports {module}" for module in modules & forbidden[folder]]
     assert offenders == []
     assert sum("testing" in all_imports(path) for path in files) > 5
+
+
+COMPUTES = ("eval/statistics/", "eval/figures/", "eval/runs/", "eval/judge/")
+SHOWS = {
+    "tuneyard.core.language.message": {"tr", "translated"},
+    "tuneyard.core.language.messages": {"say", "warn", "warn_once"},
+    "tuneyard.core.language.number_format": {
+        "Table",
+        "grid",
+        "limits",
+        "number",
+        "percent",
+        "points",
+        "show_p",
+    },
+    "tuneyard.core.text.markdown": {"markdown_table"},
+}
+FORMATTED = re.compile(r"\{\w*(?:![rsa])?:[^{}]*[%defgn,]\}")
+
+
+def shown_below_the_report(source: str) -> list[str]:
+    """What a module translates, prints or formats; the message of an error may format a number."""
+    shown = []
+    tree = ast.parse(source)
+    in_errors = {
+        id(part) for node in ast.walk(tree) if isinstance(node, ast.Raise) for part in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            shown += [alias.name for alias in node.names if alias.name in SHOWS.get(node.module or "", ())]
+        if id(node) in in_errors:
+            continue
+        if isinstance(node, ast.FormattedValue) and node.format_spec is not None:
+            shown.append(ast.unparse(node))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            shown += FORMATTED.findall(node.value)
+    return shown
+
+
+def test_nothing_below_the_report_is_translated_printed_or_formatted() -> None:
+    """`judge` computes and `report` shows: below it are records and findings, no sentences or tables."""
+    computing = [path for path in FILES if name(path).startswith(COMPUTES)]
+    assert len(computing) > 30
+    shown = {name(path): shown_below_the_report(path.read_text(encoding="utf-8")) for path in computing}
+    assert {path: parts for path, parts in shown.items() if parts} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from tuneyard.core.language.message import _, tr",
+        "from tuneyard.core.language.number_format import Table",
+        "from tuneyard.core.language.messages import warn",
+        "share = f'{value:.1%}'",
+        "text = _('{share:.1f} of {count}', share=share, count=3)",
+        "text = _('{count:,} rows', count=3)",
+    ],
+)
+def test_what_is_shown_below_the_report_is_found(source: str) -> None:
+    assert shown_below_the_report(source)
+    assert shown_below_the_report(f"raise ContentError({source.partition('= ')[2]})") == []

@@ -1,37 +1,35 @@
 """How does the best of several models do on examples that did not choose it?
 
-`eval compare --choose-on half` and `eval sweep` choose by this question. Of a sweep it also shows how flat
-the top is: which points are not shown to be worse than the best one, on the rows that choose, where the best
-one is partly lucky.
+`eval compare --choose-on half` and `eval sweep` choose by this question. Of a sweep the answer also has how
+flat the top is: which points are not significantly worse than the best one, on the rows that choose, where
+the best one is partly lucky.
 """
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _, counted, joined, tr
-from tuneyard.core.language.number_format import Table
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import (
-    BEST_MARK,
     MEAN,
-    difference_table,
-    section_name,
+    Choice,
+    ChoiceOnHalf,
+    FlatTop,
+    Half,
+    QuestionResult,
 )
-from tuneyard.eval.judge.question import CHOICES, AnsweredQuestion, Choice, Half
 from tuneyard.eval.judge.sections import mean_figures, meaning, paired_family, paired_rows
 from tuneyard.eval.runs.scored_run import RunsByDataset, RunsByModel, models_of
 from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
-CHOICE = (_("best on"), _("candidate"), _("choosing half"), _("held-out half"))
 
 
 def choose_on_half(
     runs: RunsByDataset, base: str, metric: str = ACCURACY.name, held_out: RunsByDataset | None = None
-) -> AnsweredQuestion:
+) -> QuestionResult:
     """Choose a model on one half of the rows. The comparison reads the other half alone.
 
     The choice is by accuracy, or by another `metric`, whose values the runs have. The choosing half has half
@@ -86,13 +84,11 @@ def choose_on_half(
     compared = {}
     for dataset, by_model in held_out.items():
         compared[dataset] = {model: run for model, run in by_model.items() if model in kept}
-    tables = _tables(choices)
-    figures: dict[str, Any] = {CHOICES: choices}
     others = [model for model in choices[-1].choosing.models if model != chosen]
+    top = None
     if is_sweep and others:
-        level_tables, figures["flat_top"] = flat_top(runs, chosen, others, chosen_by)
-        tables = level_tables | tables
-    return AnsweredQuestion(compared, base, tables, figures)
+        top = flat_top(runs, chosen, others, chosen_by)
+    return QuestionResult(compared, base, ChoiceOnHalf(choices, top))
 
 
 def _half(dataset: str, runs: RunsByModel, names: Sequence[str], metric: Metric) -> Half:
@@ -147,60 +143,8 @@ def halves(runs: RunsByDataset) -> tuple[RunsByDataset, RunsByDataset]:
     return choosing, held_out
 
 
-def _tables(choices: Sequence[Choice]) -> dict[str, Table]:
-    """Every candidate on the choosing half, the best first, then each choice on both halves.
-
-    A mark is at the best of each column; the last column decides.
-    """
-    decision = choices[-1]
-    figures, metric = decision.choosing.models, decision.metric
-    rows = []
-    for model in sorted(figures, key=lambda model: metric.rank(figures[model].value)):
-        cells = [model]
-        for choice in choices:
-            cells.append(metric.interval_text(choice.choosing.models[model].with_limits))
-            if model == choice.model:
-                cells[-1] += BEST_MARK
-        rows.append(cells)
-    header = [
-        tr("{name}, n = {n:,}", name=section_name(choice.dataset), n=choice.choosing.n) for choice in choices
-    ]
-    chosen_on = counted(decision.choosing.n, "example", "examples")
-    caption = tr("Chosen on {examples}, compared on the others", examples=chosen_on)
-    chosen_rows = []
-    for choice in choices:
-        if choice.model not in choice.held_out.models:  # of a sweep: the mean has chosen another one
-            continue
-        cells = [section_name(choice.dataset), choice.model]
-        for half in (choice.choosing, choice.held_out):
-            cells.append(metric.interval_text(half.models[choice.model].with_limits))
-        chosen_rows.append([*cells, f"{choice.held_out.n:,}"])
-    return {
-        caption: Table([tr("candidate"), *header], rows),
-        tr("The choices on the held-out half"): Table([*map(tr, CHOICE), "n"], chosen_rows),
-    }
-
-
-def flat_top(
-    runs: RunsByDataset, best: str, others: Sequence[str], metric: Metric
-) -> tuple[dict[str, Table], dict[str, Any]]:
-    """Compare every other point with the best one on the rows that chose it, as one family of tests.
-
-    The table has the points that are not shown to be worse, the nearest first; without any the nearest one.
-    """
+def flat_top(runs: RunsByDataset, best: str, others: Sequence[str], metric: Metric) -> FlatTop:
+    """Compare every other point with the best one on the rows that chose it, as one family of tests."""
     data = [paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()]
     tests = paired_family([(best, model) for model in others], data, metric)
-    tests.sort(key=lambda test: metric.rank(test.value))
-    level = [test for test in tests if not test.shown]
-    caption = tr("Every other point is shown to be worse than {best}", best=best)
-    if level:
-        caption = tr(
-            "{count} of the {points} other points are not shown to be worse than {best}",
-            count=len(level), points=len(tests), best=best,
-        )  # fmt: skip
-    listed = level or tests[:1]
-    table = difference_table(listed, metric)
-    rows = [[test.model, cells[1], cells[4]] for test, cells in zip(listed, table.rows, strict=True)]
-    header = [tr("on the choosing half"), table.header[1], tr("p")]
-    figures = {"best": best, "not_shown_worse": [test.model for test in level], "comparisons": tests}
-    return {caption: Table(header, rows)}, figures
+    return FlatTop(best, metric, sorted(tests, key=lambda test: metric.rank(test.value)))

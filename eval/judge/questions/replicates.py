@@ -5,6 +5,8 @@ from dataclasses import replace
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _, joined
+from tuneyard.eval.judge.findings import FewSeeds
+from tuneyard.eval.runs.findings import RunFinding
 from tuneyard.eval.runs.scored_run import RunsByDataset, ScoredRun, models_of
 
 Recipes = Mapping[str, Sequence[str]]
@@ -70,17 +72,10 @@ def with_trainings(runs: RunsByDataset) -> RunsByDataset:
     return separate
 
 
-def seed_warnings(recipes: Recipes) -> list[str]:
-    """A warning for each recipe of fewer than five trainings."""
-    warnings: list[str] = []
+def few_seeds(recipes: Recipes) -> list[RunFinding]:
+    """A finding for each recipe of fewer than five trainings."""
+    findings: list[RunFinding] = []
     for name, models in recipes.items():
         if len(models) < RECOMMENDED:
-            count = len(models)
-            warnings.append(
-                _(
-                    "--replicates {name}: the interval over {count} seeds is wide; train five",
-                    name=name,
-                    count=count,
-                )
-            )
-    return warnings
+            findings.append(FewSeeds(name, len(models)))
+    return findings

@@ -1,51 +1,20 @@
 """How do the models compare with the base on each slice of a dataset?"""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
 from tuneyard.core.errors import RequestError, nearest
-from tuneyard.core.language.message import _, joined, tr
-from tuneyard.core.language.number_format import Table, percent
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.figures.labels import MOST
-from tuneyard.eval.judge.conclusions import PairedTest, difference_table
-from tuneyard.eval.judge.question import AnsweredQuestion
+from tuneyard.eval.judge.conclusions import ComparedSlices, QuestionResult, Slice
 from tuneyard.eval.judge.sections import differences_of, paired_rows, paired_tests
 from tuneyard.eval.runs.scored_run import KINDS, RunsByDataset, RunsByModel
 from tuneyard.eval.statistics.family import sliced
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The rows of a dataset with the same value of a field.
-
-    `accuracy` is each model's share of correct rows. `tests` are against the base; their p and limits hold
-    for all slices and models of the dataset together.
-    """
-
-    dataset: str
-    value: str
-    n: int
-    accuracy: dict[str, float]
-    tests: Sequence[PairedTest]
-
-
-def by_slices(runs: RunsByDataset, base: str, by: str) -> AnsweredQuestion:
+def by_slices(runs: RunsByDataset, base: str, by: str) -> QuestionResult:
     """Compare every model with the base on the rows of each value of the field `by`."""
-    header = [tr("slice"), "", tr("accuracy"), *difference_table((), ACCURACY).header[1:5]]
-    slices = compare_slices(runs, base, by)
-    rows = []
-    for part in slices:
-        name = tr("{value} of {dataset}, n = {n:,}", value=part.value, dataset=part.dataset, n=part.n)
-        base_share = percent(part.accuracy[base])
-        cells_of_tests = difference_table(part.tests, ACCURACY).rows
-        for test, (models, *cells) in zip(part.tests, cells_of_tests, strict=True):
-            shares = f"{percent(part.accuracy[test.model])} − {base_share}"
-            rows.append([name, models, shares, *cells[:4]])
-    tables = {tr("By {field}", field=by): Table(header, rows)}
-    return AnsweredQuestion(runs, base, tables, {"slices": slices})
+    return QuestionResult(runs, base, ComparedSlices(by, compare_slices(runs, base, by)))
 
 
 def compare_slices(runs: RunsByDataset, base: str, by: str) -> list[Slice]:

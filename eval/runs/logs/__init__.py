@@ -25,10 +25,10 @@ from typing import Literal
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
 from tuneyard.core.language.message import _, joined, relative
-from tuneyard.core.language.messages import say
 from tuneyard.core.plugins import Plugin, guarded, registry
 from tuneyard.eval.figures.answers import answer_key, cut_thought
 from tuneyard.eval.runs.archives import member_names
+from tuneyard.eval.runs.findings import DecidingScore
 from tuneyard.eval.runs.other_tools import other_file, recognised_other, refuse_other_table
 from tuneyard.eval.runs.scored_run import Record, Row, RunFacts, ScoredRun, assemble, optional_text
 from tuneyard.eval.runs.scores import judged_by_a_score, score_names, with_scores_as_fields
@@ -129,23 +129,12 @@ def read_log(path: Path) -> list[ScoredRun]:
     reader = reader_of(path)
     records_of = by_model_and_dataset(path, reader.records(path))
     runs = []
-    notes: set[str] = set()
     for (model, dataset), records in records_of.items():
         facts: RunFacts = {"log": reader.name}
         if reader.scores:
             score, others = score_names(records)
             records = judged_by_a_score(records, score, others)
             facts["settings"] = {"score": score}
-            if others:
-                notes.add(
-                    _(
-                        "note: {path}: the score {score} says which answers are correct; "
-                        "--metric compares {names}",
-                        path=path,
-                        score=score,
-                        names=", ".join(others),
-                    )
-                )
         elif records[0].get("deciding_score"):
             facts["settings"] = {"score": records[0]["deciding_score"]}
         rows = with_one_spelling([row_of(record, relative(path)) for record in records])
@@ -154,9 +143,19 @@ def read_log(path: Path) -> list[ScoredRun]:
             digest = hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
             facts["hashes"] = {"data": f"{reader.name} {digest}"}
         runs.append(assemble(model, dataset, path, rows, facts))
-    for note in sorted(notes):
-        say(note, to_stderr=True)
     return runs
+
+
+def deciding_scores(path: Path, runs: Sequence[ScoredRun]) -> list[DecidingScore]:
+    """Which score decides in the runs of a log, if its tool gave several to each answer."""
+    findings: list[DecidingScore] = []
+    for run in runs:
+        if log_readers()[str(run.facts["log"])].scores:
+            score, others = score_names(run.records)
+            finding = DecidingScore(path, score, tuple(others))
+            if others and finding not in findings:
+                findings.append(finding)
+    return sorted(findings, key=lambda finding: (finding.score, finding.others))
 
 
 def by_model_and_dataset(path: Path, records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:

@@ -42,7 +42,7 @@ def runs(folder, outputs=LENGTHS):
         rows = [{**row, "model_output": said} for row in read_lines(place / "predictions.jsonl")]
         write_lines(place / "predictions.jsonl", rows)
         facts = read_json(place / "results.json")
-        write_json(place / "results.json", {**facts, "metrics": metrics.measure(rows)})
+        write_json(place / "results.json", {**facts, "metrics": metrics.measure(rows)[0]})
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -85,16 +85,13 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
         ("points", "return len(prediction.pop('model_output'))", "AttributeError: 'mappingproxy'"),
     ],
 )
-def test_a_metric_that_fails_is_named_with_its_package_and_takes_no_other_with_it(
-    install, capsys, unit, body, said
-):
+def test_a_metric_that_fails_is_named_with_its_package_and_takes_no_other_with_it(install, unit, body, said):
     head = f"from tuneyard.eval.figures import metric\n@metric('bad', unit={unit!r}, higher=True, needs=())\n"
     install("bad", f"{head}def bad(prediction):\n    {body}\n")
     install("answer_length", example())
-    found = metrics.measure([{"model_output": "abc"}])
-    assert "bad" not in found and found["answer_length"]["ci95"] is None
-    told = capsys.readouterr().err
-    printed_line(told, "'bad'", "plug_bad 1.2", "tuneyard.metrics", said)
+    figures, (error,) = metrics.measure([{"model_output": "abc"}])
+    assert "bad" not in figures and figures["answer_length"]["ci95"] is None
+    printed_line(str(error), "'bad'", "plug_bad 1.2", "tuneyard.metrics", said)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +124,7 @@ def test_brier_equals_scikit_learns():
         for g, own in zip(gold, shares, strict=True)
     ]
     expected = brier_score_loss(gold, shares, labels=labels, scale_by_half=False)
-    assert metrics.measure(rows)["brier"]["value"] == pytest.approx(expected, abs=1e-12)
+    assert metrics.measure(rows)[0]["brier"]["value"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_rows_without_the_fields_and_refused_ones_are_left_out_and_the_interval_is_by_cluster():
@@ -136,10 +133,11 @@ def test_rows_without_the_fields_and_refused_ones_are_left_out_and_the_interval_
         {"expected_output": gold, "choices": choices, "cluster": cluster}
         for gold, cluster in (("yes", "a"), ("yes", "a"), ("no", "b"), ("no", "b"))
     ]
-    found = metrics.measure([*rows, {"expected_output": "yes"}, {**rows[0], "too_long": "too long"}])["brier"]
+    figures, _ = metrics.measure([*rows, {"expected_output": "yes"}, {**rows[0], "too_long": "too long"}])
+    found = figures["brier"]
     assert (found["value"], found["n"]) == (1.0, 4)
     assert found["stderr"] == pytest.approx(1.0)  # two clusters: 0 and 2, standard deviation √2, over √2
-    assert metrics.measure([{"expected_output": "yes"}]) == {}
+    assert metrics.measure([{"expected_output": "yes"}]) == ({}, [])
 
 
 def test_unknown_metrics_and_rows_without_their_fields_are_refused(tmp_path):
@@ -169,7 +167,7 @@ def test_a_figure_over_all_rows_of_a_package_is_in_results_and_compared(install,
     install("of_longest", OF_LONGEST)
     answers = [{"model_output": text, "row": row} for row, text in enumerate(["abcd", "ab", "abc", "abc"])]
     refused = {"model_output": "abcdefgh", "row": 4, "refused": "no"}
-    assert metrics.measure([*answers, refused])["of_longest"]["value"] == pytest.approx(0.75)
+    assert metrics.measure([*answers, refused])[0]["of_longest"]["value"] == pytest.approx(0.75)
     folder = tmp_path / "runs"
     runs(folder)
     call(compare, folder, "--metric", "of_longest", "--out", tmp_path / "compared")

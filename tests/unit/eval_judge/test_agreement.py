@@ -11,7 +11,7 @@ from tests.fake_runs import by_dataset, compare, labelled, verdict
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
 from tuneyard.eval.judge.questions.slices import compare_slices
-from tuneyard.eval.report.tables import differences
+from tuneyard.eval.report.differences import differences
 from tuneyard.eval.report.verdict import decisions
 from tuneyard.eval.runs.scored_run import ScoredRun
 from tuneyard.eval.statistics.family import DifferenceTest
@@ -60,7 +60,7 @@ def printed_limits(text: str, then: str = "") -> list[float]:
 def check(section: Section) -> None:
     tests = [*section.against_base, *section.between]
     for test in tests:
-        assert agree(test) and test.shown == (test.p < 0.05)
+        assert agree(test) and test.significant == (test.p < 0.05)
     assert all(agree(test.macro_f1) for test in tests if test.macro_f1 is not None)
     for table in differences(section).values():
         place = table.header.index("p")
@@ -71,7 +71,7 @@ def check(section: Section) -> None:
     text = verdict(replace(section, decided_by=""))
     assert "default" not in text
     sign = 1 if section.metric.higher else -1
-    better = {test.model for test in section.against_base if test.shown and sign * test.value > 0}
+    better = {test.model for test in section.against_base if test.significant and sign * test.value > 0}
     assert text.startswith("Ship") == bool(better)
     check_printed(text, section)
     if section.best is not None:

@@ -9,13 +9,14 @@ from tests.fake_runs import by_dataset, compare, fake_run
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.judge.questions.choice import choose_on_half
+from tuneyard.eval.report.answers import answer_fields, answer_tables
 from tuneyard.eval.report.tables import as_json
 
 
 def chosen(runs):
     """The runs left to the comparison, and the choices."""
-    answer = choose_on_half(by_dataset(runs), "base")
-    return answer.runs, answer.figures["choice"]
+    result = choose_on_half(by_dataset(runs), "base")
+    return result.runs, result.answer.choices
 
 
 def accuracies(choice):
@@ -101,9 +102,9 @@ def test_the_base_may_be_chosen_where_it_is_a_candidate_and_the_first_of_equals_
         ({"a": False, "b": True, "c": True}, "b", ["b"]),
     ):
         runs, held_out = in_halves([fake_run(model, [correct] * 12) for model, correct in models.items()])
-        answer = choose_on_half(runs, "base", held_out=held_out)
-        assert answer.figures["choice"][0].model == answer.base == chosen
-        assert [*answer.runs["s"]] == compared
+        result = choose_on_half(runs, "base", held_out=held_out)
+        assert result.answer.choices[0].model == result.base == chosen
+        assert [*result.runs["s"]] == compared
 
 
 def test_a_metric_chooses_in_its_direction_on_the_rows_that_are_named():
@@ -114,17 +115,17 @@ def test_a_metric_chooses_in_its_direction_on_the_rows_that_are_named():
             graded("b", [0.4] * 6 + [0.0] * 6),
         ]
     )
-    answer = choose_on_half(runs, "base", "eval_loss", held_out)
-    (choice,) = answer.figures["choice"]
+    result = choose_on_half(runs, "base", "eval_loss", held_out)
+    (choice,) = result.answer.choices
     assert choice.model == "a"  # the lowest on the first six rows
     assert choice.choosing.models["a"].value == pytest.approx(0.1)
     assert choice.held_out.models["a"].value == pytest.approx(0.9)
-    assert answer.runs["s"]["a"].rows == [str(row) for row in range(6, 12)]
-    (fields,) = as_json(answer.figures["choice"])
+    assert result.runs["s"]["a"].rows == [str(row) for row in range(6, 12)]
+    (fields,) = as_json(answer_fields([result.answer])["choice"])
     assert fields["choosing"]["models"]["a"]["value"] == pytest.approx(0.1)
     assert fields["metric"] == "eval_loss"
-    cells = [cell for table in answer.tables.values() for row in table.rows for cell in row]
+    cells = [cell for table in answer_tables([result.answer]).values() for row in table.rows for cell in row]
     assert "0.1 (0.1 to 0.1) ←" in cells
-    by_accuracy = choose_on_half(runs, "base", held_out=held_out)
-    cells = [cell for table in by_accuracy.tables.values() for row in table.rows for cell in row]
+    by_accuracy = choose_on_half(runs, "base", held_out=held_out).answer
+    cells = [cell for table in answer_tables([by_accuracy]).values() for row in table.rows for cell in row]
     assert "100.0 % (61.0–100.0)" in cells

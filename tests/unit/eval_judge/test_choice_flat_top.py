@@ -6,6 +6,7 @@ import pytest
 
 from tests.fake_runs import by_dataset, fake_run
 from tuneyard.eval.judge.questions.choice import choose_on_half
+from tuneyard.eval.report.answers import answer_fields, answer_tables
 from tuneyard.eval.report.tables import as_json
 
 HALVES = [True] * 100 + [False] * 100, [False] * 100 + [True] * 100
@@ -20,8 +21,8 @@ def run(model, correct, dataset="s", values=()):
 
 def answered(runs, metric="accuracy"):
     choosing, held_out = ([run.only(rows) for run in runs] for rows in HALVES)
-    answer = choose_on_half(by_dataset(choosing), "base", metric, by_dataset(held_out))
-    return as_json(answer.figures.get("flat_top")), next(iter(answer.tables.items()))
+    answer = choose_on_half(by_dataset(choosing), "base", metric, by_dataset(held_out)).answer
+    return as_json(answer_fields([answer]).get("flat_top")), next(iter(answer_tables([answer]).items()))
 
 
 def test_points_within_the_noise_of_the_best_are_counted():

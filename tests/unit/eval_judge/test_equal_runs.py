@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.messages import printed
-from tuneyard.eval.judge.equal_runs import equal_warnings
+from tuneyard.eval.judge.ask import equal_log_probabilities
+from tuneyard.eval.judge.findings import EqualLogProbabilities
 from tuneyard.eval.runs.scored_run import ScoredRun
 
 LABELS = [{"choices": {"yes": -0.1, "no": -2.5}}, {"choices": {"yes": -1.25, "no": -0.5}}]
@@ -31,27 +31,32 @@ def scored(model, records, confidence=None, **facts):
 )
 def test_equal_logs_of_base_and_adapter(records):
     runs = [scored("base", records), scored("tuned", records, adapters={"tuned": "saves/tuned"})]
-    (warning,) = equal_warnings(runs)
-    printed(warning, "rte", "tuned", "base", "tuneyard adapter show saves/tuned", "nothing was learned")
+    (finding,) = equal_log_probabilities(runs)
+    assert finding == EqualLogProbabilities("rte", "tuned", "base", ("saves/tuned",))
 
 
 def test_equal_logs_of_another_tool():
     records = [{"id": 1}, {"id": 2}]
     runs = [scored("a", records, [0.75, 0.5]), scored("b", records, [0.75, 0.5])]
-    (warning,) = equal_warnings(runs)
-    printed(warning, "a", "b", "tuneyard adapter show ADAPTER")
+    (finding,) = equal_log_probabilities(runs)
+    assert finding == EqualLogProbabilities("rte", "b", "a", ())
 
 
 def test_what_is_not_bit_equal_or_says_nothing_gets_no_word():
     last_digit = [LABELS[0], {"choices": {"yes": -1.25, "no": -0.5000000000000001}}]
-    assert not list(equal_warnings([scored("base", LABELS), scored("tuned", last_digit)]))
+    assert not list(equal_log_probabilities([scored("base", LABELS), scored("tuned", last_digit)]))
     same = [{"id": 1}, {"id": 2}]
-    assert not list(equal_warnings([scored("base", same, [1.0, 1.0]), scored("tuned", same, [1.0, 1.0])]))
-    assert not list(equal_warnings([scored("base", same), scored("tuned", same)]))
+    assert not list(
+        equal_log_probabilities([scored("base", same, [1.0, 1.0]), scored("tuned", same, [1.0, 1.0])])
+    )
+    assert not list(equal_log_probabilities([scored("base", same), scored("tuned", same)]))
 
 
 def test_one_adapter_under_two_names_is_equal_for_a_good_reason():
     facts = {"weights": {"x": 1.0}, "hashes": {"adapters": {"x": "abc"}}}
-    assert not list(equal_warnings([scored("one", LABELS, **facts), scored("two", LABELS, **facts)]))
+    assert not list(equal_log_probabilities([scored("one", LABELS, **facts), scored("two", LABELS, **facts)]))
     other = {"weights": {"x": 0.5}, "hashes": {"adapters": {"x": "abc"}}}
-    assert len(list(equal_warnings([scored("one", LABELS, **facts), scored("two", LABELS, **other)]))) == 1
+    assert (
+        len(list(equal_log_probabilities([scored("one", LABELS, **facts), scored("two", LABELS, **other)])))
+        == 1
+    )

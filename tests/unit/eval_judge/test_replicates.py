@@ -12,7 +12,8 @@ from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare.__main__ import cli, parse_replicates
 from tuneyard.eval.judge.ask import compare_runs
-from tuneyard.eval.judge.questions.replicates import seed_warnings, with_settings
+from tuneyard.eval.judge.findings import FewSeeds
+from tuneyard.eval.judge.questions.replicates import few_seeds, with_settings
 from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.report.verdict import decisions
 from tuneyard.eval.runs.scored_run import ScoredRun
@@ -150,7 +151,5 @@ def test_models_beside_settings_are_candidates_too() -> None:
 
 @pytest.mark.parametrize(("seeds", "is_warned"), [(4, True), (5, False)])
 def test_few_seeds_are_warned_of(seeds: int, is_warned: bool) -> None:
-    found = seed_warnings({"rte": [f"s{n}" for n in range(seeds)]})
-    assert len(found) == is_warned
-    if is_warned:
-        assert f"over {seeds} seeds is wide" in found[0] and "train five" in found[0]
+    findings = few_seeds({"rte": [f"s{n}" for n in range(seeds)]})
+    assert findings == ([FewSeeds("rte", seeds)] if is_warned else [])

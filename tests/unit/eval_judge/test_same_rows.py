@@ -10,10 +10,19 @@ from tests.fake_runs import GOLD, by_dataset, change_line, read_runs, write_run
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.judge.ask import answer_warnings, check_rows, compare_runs, pairing_warnings
+from tuneyard.eval.judge.ask import check_rows, compare_runs, unnamed_data, wrong_answers
+from tuneyard.eval.judge.findings import (
+    DifferentQuestions,
+    DifferentSettings,
+    FewClusters,
+    NoCorrectAnswer,
+    UnexpectedAnswers,
+    UnnamedData,
+)
 from tuneyard.eval.report.tables import scores
 from tuneyard.eval.report.verdict import decision
 from tuneyard.eval.runs.find import parse_source, read_scored_runs
+from tuneyard.eval.runs.findings import RunFinding
 from tuneyard.eval.runs.logs import read_log
 
 
@@ -23,7 +32,7 @@ def replace_a(folder: Path, gold: list[str], predicted: list[str], **changes: ob
     write_run(folder, "a", "s", gold, predicted, **changes)
 
 
-def checked(folder: Path) -> list[str]:
+def checked(folder: Path) -> list[RunFinding]:
     return check_rows(read_runs(folder)[0])
 
 
@@ -64,8 +73,7 @@ def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(two_runs):
     path = two_runs / "a/s/results.json"
     told = read_json(path)
     write_json(path, told | {"hashes": {**told["hashes"], "data": None}})
-    (warning,) = pairing_warnings(by_dataset(read_runs(two_runs)[0]))
-    printed(warning, "1 of 2 runs", "results/a/s", "paired by row")
+    assert unnamed_data(by_dataset(read_runs(two_runs)[0])) == [UnnamedData(1, 2, str(two_runs / "a/s"))]
 
 
 def test_other_ways_of_asking_are_warned_of(two_runs):
@@ -78,34 +86,29 @@ def test_other_ways_of_asking_are_warned_of(two_runs):
     before = {"template": None, "batch_tokens": 2, "model": "m"}
     write_json(path, read_json(path) | {"settings": before})
     change_line(two_runs / "a/s/predictions.jsonl", 3, instruction="another")
-    of_questions, warning = checked(two_runs)
-    printed(of_questions, "a/s and", "different questions, first in row 2")
-    printed(
-        warning,
-        "b/s and",
-        'mode "generate" and "choice"',
-        'chat template "u" and "t"',
-        'template "qwen" and null',
-    )
-    assert "batch_tokens" not in warning and "model" not in warning
+    base, a, b = (str(two_runs / model / "s") for model in ("base", "a", "b"))
+    differences = (("mode", "generate", "choice"), ("template", "qwen", None), ("chat template", "u", "t"))
+    assert checked(two_runs) == [
+        DifferentQuestions((a, base), "2"),
+        DifferentSettings((a, b, base), differences),
+    ]
 
 
 def test_few_groups_are_warned_of(tmp_path: Path) -> None:
     write_run(tmp_path, "base", "s", GOLD, GOLD, groups=list("abcde") * 4)
-    (warning,) = checked(tmp_path)
-    assert "s: fewer than 6 clusters (5 here)" in warning
+    assert checked(tmp_path) == [FewClusters("s", clusters=5, expected=6)]
     write_run(tmp_path / "six", "base", "s", GOLD, GOLD, groups=(list("abcdef") * 4)[:20])
     assert checked(tmp_path / "six") == []
 
 
-@pytest.mark.parametrize(("wrong", "facts"), [(11, "s; 11 of 20 answers"), (10, "")])
-def test_answers_of_another_tool_that_are_no_labels_are_warned_of(tmp_path, wrong, facts):
+@pytest.mark.parametrize(
+    ("wrong", "findings"), [(11, [UnexpectedAnswers("s", 11, 20, ("yes!", "no!"))]), (10, [])]
+)
+def test_answers_of_another_tool_that_are_no_labels_are_warned_of(tmp_path, wrong, findings):
     lines = [f"{row},{gold},{gold}{'!' * (row < wrong)}" for row, gold in enumerate(GOLD)]
     (tmp_path / "s.csv").write_text("\n".join(["id,gold,prediction", *lines]), encoding="utf-8")
     (run,) = read_log(tmp_path / "s.csv")
-    warnings = answer_warnings(run)
-    assert bool(warnings) == bool(facts)
-    printed("".join(warnings), facts)
+    assert wrong_answers(run) == findings
 
 
 @pytest.mark.parametrize("predicted", ["no", "unknown", "", "yes!"])
@@ -114,8 +117,8 @@ def test_a_run_without_a_correct_answer_is_warned_of(tmp_path, predicted):
     write_run(tmp_path, "base", "s", labels, labels)
     write_run(tmp_path, "a", "s", labels, [predicted] * 20)
     runs, _ = read_scored_runs([parse_source(str(tmp_path))])
-    (warning,) = [line for line in compare_runs(runs).warnings if "no answer to" in line]
-    printed(warning, "a: no answer to s", 'expected "yes"', f'found "{predicted}"')
+    findings = compare_runs(runs).findings
+    assert NoCorrectAnswer("a", "s", expected="yes", predicted=predicted) in findings
 
 
 def test_a_metric_without_answers_is_not_warned_of(tmp_path):
@@ -124,7 +127,8 @@ def test_a_metric_without_answers_is_not_warned_of(tmp_path):
         for row in range(len(GOLD)):
             change_line(folder / "predictions.jsonl", row, score=row)
     runs, _ = read_scored_runs([parse_source(str(tmp_path))], "score")
-    assert not [line for line in compare_runs(runs, metric="score").warnings if "no answer to" in line]
+    findings = compare_runs(runs, metric="score").findings
+    assert not any(isinstance(finding, NoCorrectAnswer) for finding in findings)
 
 
 @pytest.mark.parametrize("answer", ["yes", "", "0"])

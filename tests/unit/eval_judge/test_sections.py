@@ -14,6 +14,7 @@ from tuneyard.eval.defect.reports import report_summary
 from tuneyard.eval.figures.free_answers import qa_summary
 from tuneyard.eval.figures.labels import summary
 from tuneyard.eval.judge.conclusions import Comparison, Section
+from tuneyard.eval.judge.findings import RareLabels, SkewedDifference
 from tuneyard.eval.report.plots import kinds_chart
 from tuneyard.eval.runs.scored_run import ScoredRun
 from tuneyard.eval.statistics.rates import Z95, wilson
@@ -54,7 +55,7 @@ def test_a_model_is_paired_with_the_constant_answer() -> None:
     gold = ["yes"] * 55 + ["no"] * 45
     said = ["yes"] * 50 + ["no"] * 30 + ["yes"] * 20
     over = only(judge(labelled("base", gold, said))).over_majority["base"]
-    assert (over.better, over.worse, over.value) == (25, 5, pytest.approx(0.2)) and over.shown
+    assert (over.better, over.worse, over.value) == (25, 5, pytest.approx(0.2)) and over.significant
 
 
 @pytest.mark.parametrize("order", ["abc", "cba"])
@@ -77,7 +78,7 @@ def test_the_mean_takes_models_that_have_every_set() -> None:
     assert figure.value == single.value and figure.n == 200
     assert figure.value - figure.low == pytest.approx((single.value - single.low) / math.sqrt(2))
     (test,) = comparison.mean.against_base
-    assert test.value == pytest.approx(0.25) and test.shown
+    assert test.value == pytest.approx(0.25) and test.significant
     single = only(judge(*first[:2])).against_base[0]
     assert test.high - test.low == pytest.approx((single.high - single.low) / math.sqrt(2), rel=0.05)
 
@@ -148,8 +149,7 @@ def test_macro_f1_is_compared_where_there_are_labels_and_not_free_texts(labels, 
 def test_labels_of_few_examples_are_named_in_a_caution() -> None:
     gold = ["yes"] * 30 + ["no"] * 30 + ["maybe"] * 4
     runs = [labelled("base", gold, gold[::-1]), labelled("a", gold, gold)]
-    (caution,) = only(judge(*runs)).cautions
-    assert "s: fewer than 5 examples of maybe" in caution
+    assert only(judge(*runs)).cautions == [RareLabels("s", ("maybe",), expected=5)]
     enough = [labelled(run.model, [*run.gold, "maybe"], [*run.predicted, "maybe"]) for run in runs]
     assert only(judge(*enough)).cautions == []
 
@@ -163,4 +163,4 @@ def test_very_skewed_differences_are_named_in_a_caution(tail: float, warned: boo
         for model, values in (("base", base), ("a", base + np.exp(tail * generator.normal(size=100))))
     ]
     section = only(compare(runs, "base", metric=Metric("points", True, "score")))
-    assert ["very skewed" in caution for caution in section.cautions] == [True] * warned
+    assert section.cautions == [SkewedDifference("s")] * warned

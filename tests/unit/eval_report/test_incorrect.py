@@ -12,13 +12,14 @@ from tests.conftest import ROOT
 from tests.fake_runs import page_of, write_run
 from tests.messages import printed_line
 from tuneyard.eval.compare.__main__ import compare_results
+from tuneyard.eval.report.findings import sentence
 from tuneyard.eval.report.html import collect_incorrect, fair_shares
 from tuneyard.eval.runs.find import ScoredRunSource
 
 
 def test_other_tools_logs_have_their_questions() -> None:
     judged = compare_results([ScoredRunSource(ROOT / "tests/golden/compare/harness")])
-    printed_line("\n".join(judged.warnings), "tuned", "not checked")
+    printed_line("\n".join(map(sentence, judged.findings)), "tuned", "not checked")
     errors = collect_incorrect(judged.runs, 1000)
     nli = next(one for one in errors if one.dataset == "nli3")
     assert "imply An animal is outside." in str(nli.rows[0]["question"])

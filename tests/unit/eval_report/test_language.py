@@ -30,9 +30,10 @@ from tuneyard.eval import suite
 from tuneyard.eval.compare import __main__ as compare
 from tuneyard.eval.compare.__main__ import compare_results
 from tuneyard.eval.defect.__main__ import write_defects
-from tuneyard.eval.judge.question import Question
+from tuneyard.eval.judge.conclusions import Question
 from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.judge.questions.slices import by_slices
+from tuneyard.eval.report.findings import sentence
 from tuneyard.eval.report.html import terms
 from tuneyard.eval.report.tables import markdown
 from tuneyard.eval.runs.find import ScoredRunSource
@@ -100,7 +101,7 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, drawn: list[s
             )
             page, _provenance = page_of(compared).split('<details id="provenance">')
             texts += [MARKS.sub(" ", page), markdown(compared.comparison)]
-            texts += map(translated, compared.warnings)
+            texts += [translated(sentence(finding)) for finding in compared.findings]
         for metric in ("brier", "label_mass"):
             compared = compare_results([ScoredRunSource(tmp_path / "runs")], metric=metric)
             texts.append(markdown(compared.comparison))
@@ -179,7 +180,7 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
     page = page_of(found)
     assert json.loads(page[page.index('<script type="application/json"') :].split(">", 1)[1].split("<")[0])
     text = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.S)
-    text += markdown(found.comparison) + " ".join(found.warnings)
+    text += markdown(found.comparison) + " ".join(map(sentence, found.findings))
     assert "1 example in 1 cluster." in text or "1 independent example." in text
     assert (
         "1 example that at least one model got wrong" in text and "trained on 1 of these 1 example:" in text

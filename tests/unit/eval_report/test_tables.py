@@ -8,6 +8,7 @@ from tests.fake_runs import NEW, OLD, VALID, compare, fake_run, flags, labelled,
 from tests.messages import golden_text
 from tuneyard.core.language.reader import in_language
 from tuneyard.eval.report.tables import markdown, method, scores
+from tuneyard.eval.runs.findings import FailedTraining
 
 
 def test_wide_letters_are_aligned_and_a_bar_in_a_name_does_not_break_the_table() -> None:
@@ -16,13 +17,16 @@ def test_wide_letters_are_aligned_and_a_bar_in_a_name_does_not_break_the_table()
 
 
 def test_json_holds_what_the_page_says() -> None:
-    found = table_json(two_datasets(), warnings=["careful"])
+    found = table_json(two_datasets(), findings=[FailedTraining("runs/3")])
     assert VALID(found)
     section = found["datasets"]["s"]
     assert section["models"]["a"]["accuracy"] == 0.7 and section["n"] == 100 and section["verdict"] == ""
     assert section["comparisons"][0]["value"] == 0.25 and section["ship"] == "a"
     assert found["mean"]["ship"] == "a" and found["mean"]["verdict"].startswith("Ship a: 70.0 %")
-    assert found["runs"] == ["base/s", "a/s", "base/t", "a/t"] and found["warnings"][0] == "careful"
+    assert (
+        found["runs"] == ["base/s", "a/s", "base/t", "a/t"]
+        and found["warnings"][0] == "runs/3: left out, it failed"
+    )
 
 
 def test_many_sets_are_rows_unless_there_are_as_many_models() -> None:

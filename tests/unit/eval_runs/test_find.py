@@ -1,4 +1,4 @@
-"""Finding and reading runs: levels, names, order, and everything that a damaged folder can be."""
+"""RunFinding and reading runs: levels, names, order, and everything that a damaged folder can be."""
 
 import json
 import math
@@ -8,8 +8,9 @@ import pytest
 
 from tests.fake_runs import GOLD, answers, change_line, demo, read_runs, write_run
 from tests.json_files import read_json, read_lines, write_json, write_lines
-from tests.messages import printed, raises
+from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.runs.findings import UnfinishedRun
 from tuneyard.eval.runs.scored_run import ScoredRun
 
 
@@ -90,10 +91,9 @@ def test_two_folders_of_one_name_need_names(tmp_path: Path) -> None:
 
 def test_unfinished_runs_are_left_out_and_named(two_runs):
     (two_runs / "a/s/results.json").unlink()
-    runs, warnings = read_runs(two_runs)
+    runs, findings = read_runs(two_runs)
     assert names(runs) == [("base", "s")]
-    (warning,) = warnings
-    printed(warning, f"{two_runs}/a/s", "--resume")
+    assert findings == [UnfinishedRun(two_runs / "a/s")]
 
 
 def test_truncated_predictions_are_refused(two_runs):

@@ -14,7 +14,8 @@ from tests.json_files import write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare.__main__ import cli
-from tuneyard.eval.judge.ask import answer_warnings, check_rows, compare_runs
+from tuneyard.eval.judge.ask import check_rows, compare_runs, wrong_answers
+from tuneyard.eval.judge.findings import DifferentSettings
 from tuneyard.eval.runs.find import parse_source, read_scored_runs
 from tuneyard.eval.runs.logs import read_log
 from tuneyard.eval.runs.logs.harness import HARNESS as HARNESS_FIELDS
@@ -51,7 +52,7 @@ def test_a_folder_of_the_harness_is_read_whole() -> None:
     ]  # fmt: skip
     for run in runs:
         no_labels = "loose" in run.dataset  # but "lol"
-        assert bool(answer_warnings(run)) == (no_labels or not any(run.correct))
+        assert bool(wrong_answers(run)) == (no_labels or not any(run.correct))
 
 
 def test_choices_are_read_by_their_text_and_judged_by_the_harness() -> None:
@@ -291,8 +292,8 @@ def test_models_that_other_metrics_judged_get_a_warning(tmp_path: Path) -> None:
         ]
         write(tmp_path / model / "samples_t.jsonl", *records)
     runs, _ = read_scored_runs([parse_source(str(tmp_path))])
-    (warning,) = [warning for warning in compare_runs(runs).warnings if "score" in warning]
-    printed(warning, "f1", "em")
+    (finding,) = [one for one in compare_runs(runs).findings if isinstance(one, DifferentSettings)]
+    assert finding.differences == (("score", "em", "f1"),)
 
 
 def test_other_documents_under_the_same_task_are_refused(tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ def test_partial_answers_are_refused_as_accuracy_with_their_place(tmp_path: Path
 
 def test_logs_that_other_scores_judged_get_a_warning(tmp_path: Path) -> None:
     from tuneyard.eval.judge.ask import compare_runs
+    from tuneyard.eval.judge.findings import DifferentSettings
 
     rows = [{"index": n, "target": ["a"], "sample_score": {"score": {"value": {"acc": n}}}} for n in (0, 1)]
     for model, score in (("base", "acc"), ("tuned", "acc_relaxed")):
@@ -215,7 +216,8 @@ def test_logs_that_other_scores_judged_get_a_warning(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         write_lines(folder / "x.jsonl", rows)
     runs, _ = read_scored_runs([parse_source(str(tmp_path))])
-    assert any("acc_relaxed" in warning for warning in compare_runs(runs).warnings)
+    (finding,) = [one for one in compare_runs(runs).findings if isinstance(one, DifferentSettings)]
+    assert finding.differences == (("score", "acc_relaxed", "acc"),)
 
 
 def test_results_of_promptfoo_before_it_numbered_tests_are_refused_with_their_version(tmp_path: Path) -> None:

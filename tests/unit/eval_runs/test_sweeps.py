@@ -4,11 +4,12 @@ import pytest
 
 from tests.fake_runs import write_run
 from tests.json_files import write_json
-from tests.messages import printed, printed_line, raises
+from tests.messages import printed_line, raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.training.sweeps import points_file
 from tuneyard.eval.compare.__main__ import compare_results
 from tuneyard.eval.runs.find import ScoredRunSource, parse_source
+from tuneyard.eval.runs.findings import ChosenOnTheseRows, Note
 from tuneyard.eval.runs.sweeps import read_trained_sweep
 
 GOLD = ["yes", "no", "yes", "no", "yes", "no"]
@@ -48,7 +49,8 @@ def test_results_of_an_earlier_version_have_their_points_in_sweep_json(sweep):
     models = compare_results([parse_source(str(sweep / "sweep.json"))]).comparison.models
     assert sorted(models) == ["base", "mnli", "rte", "rte=0.5,mnli=0.5"]
     named = [ScoredRunSource(sweep / "base"), ScoredRunSource(sweep / "rte=1,mnli=1")]
-    printed(compare_results(named).warnings[0], sweep / "base", named[1].path, "a sweep chose")
+    folders = (str(sweep / "base"), str(named[1].path))
+    assert compare_results(named).findings[0] == ChosenOnTheseRows(folders)
 
 
 def test_both_sweeps_may_be_in_one_folder_and_each_has_its_file(sweep):
@@ -69,18 +71,18 @@ def test_base_singles_and_the_choice_on_the_other_half(sweep):
 
 
 def test_it_is_said(sweep, capsys):
-    warnings = compare_results([ScoredRunSource(sweep)]).warnings
+    findings = [*compare_results([ScoredRunSource(sweep)]).findings]
     moved = (sweep / "held-out").rename(sweep.parent / "moved")
-    warnings += compare_results([ScoredRunSource(moved)]).warnings
+    findings += compare_results([ScoredRunSource(moved)]).findings
     printed_line(capsys.readouterr().err, "note: ", sweep, "compared on its held-out half")
-    assert not any("a sweep" in text for text in warnings)
+    assert not any(isinstance(finding, ChosenOnTheseRows | Note) for finding in findings)
 
 
 def test_a_point_that_is_named_is_compared_on_the_half_that_chooses(sweep):
     named = [ScoredRunSource(sweep / "base"), ScoredRunSource(sweep / "rte=1,mnli=1")]
     compared = compare_results(named)
     assert compared.comparison.sets[0].n == 3
-    printed(compared.warnings[0], sweep / "base", named[1].path, "a sweep chose")
+    assert compared.findings[0] == ChosenOnTheseRows((str(sweep / "base"), str(named[1].path)))
 
 
 def test_a_model_of_an_earlier_choice_is_left_out(sweep):
@@ -99,14 +101,13 @@ def test_a_damaged_sweep_is_named(sweep, told):
 @pytest.mark.parametrize(
     ("told", "fact"),
     [
-        ({"grid": {"lora_rank": ["4", "8"]}, "rows": [], "failed": [{"run": "x"}]}, "recipe sweep"),
+        ({"grid": {"lora_rank": ["4", "8"]}, "rows": [], "failed": [{"run": "x"}]}, "x failed; recipe sweep"),
         ({"grid": {"lora_rank": ["4", "8"]}}, "rows"),
         ({"grid": 5, "rows": []}, "grid"),
         ({"grid": {"lora_rank": ["4", "8"]}, "rows": [{"run": "x"}]}, "x/results"),
     ],
 )
-def test_a_sweep_of_trainings_without_runs_to_compare_is_named(tmp_path, told, fact, capsys):
+def test_a_sweep_of_trainings_without_runs_to_compare_is_named(tmp_path, told, fact):
     write(tmp_path, told, "sweep.json")
     with raises(ContentError, fact):
         read_trained_sweep(tmp_path)
-    assert ("x: left out" in capsys.readouterr().err) == ("failed" in told)

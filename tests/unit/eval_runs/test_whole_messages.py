@@ -19,15 +19,17 @@ from tuneyard.core.language.reader import CHINESE, in_language
 from tuneyard.eval.data.dataset import find_clusters, make_dataset
 from tuneyard.eval.data.shots import with_shots
 from tuneyard.eval.figures import check_metric
-from tuneyard.eval.figures.labels import accuracy_line, check_labels, find_labels
+from tuneyard.eval.figures.labels import check_labels, find_labels
 from tuneyard.eval.models import loading
 from tuneyard.eval.models.connection import Connection
 from tuneyard.eval.models.gguf_tokens import check_fields
 from tuneyard.eval.models.served import LLAMA_CPP, ServedModel, choose_model, get
 from tuneyard.eval.prove.modelfile import read_modelfile
 from tuneyard.eval.prove.proof import ANSWERS, CHATS, PROMPTS, Proof, ProofPart, Tolerance
-from tuneyard.eval.runs.contamination import training_warnings
+from tuneyard.eval.report.findings import sentence
+from tuneyard.eval.report.lines import accuracy_line
 from tuneyard.eval.runs.find import find_scored_runs
+from tuneyard.eval.runs.findings import training_findings
 from tuneyard.eval.runs.logs import read_log
 from tuneyard.eval.runs.results import check_new, check_same
 
@@ -161,7 +163,7 @@ def test_warnings_about_training_rows_are_messages_throughout() -> None:
     facts = {
         "trained_on": {"examples": 3, "sources": ["a.json"], "same_name": ["b"], "not_checked": ["c"]},
     }
-    warnings = training_warnings("m", 3, facts)
+    warnings = list(map(sentence, training_findings("m", "", 3, facts)))
     assert [str(warning) for warning in warnings] == [
         "m was trained on 3 of these 3 examples (a.json): this is training accuracy",
         "m was trained on a dataset of this name (b)",
