@@ -71,7 +71,8 @@ class Forks:
         """Answers about LLaMA-Factory, and trains, for the commands that run here."""
         names = list(libraries)
         if "llamafactory" in names:
-            self.llamafactory = Forks(*WHOLE, env={**env, "CUDA_VISIBLE_DEVICES": ""})
+            read_at_import = {"CUDA_VISIBLE_DEVICES": "", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+            self.llamafactory = Forks(*WHOLE, env={**env, **read_at_import})
             names[names.index("llamafactory")] = f"llamafactory={self.llamafactory.folder.name}"
         trainer = self.llamafactory or self
         self._program("checkout/llamafactory-cli", ["-m", "llamafactory.cli"], trainer.address)
