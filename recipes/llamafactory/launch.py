@@ -74,20 +74,24 @@ def llamafactory_cli() -> str:
     return program
 
 
-def launch(command: list[str], output_dir: Path, lock: int, **variables: str) -> None:
+def launch(
+    command: list[str], output_dir: Path, lock: int, *, uses_torchrun: bool = False, **variables: str
+) -> None:
     """Run a training to its end; `ContentError` with the reason's last lines if it fails.
 
-    It inherits the descriptor `lock`, and gets further environment variables, whose values are secrets.
+    If it `uses_torchrun`, LLaMA-Factory's own command starts that for one GPU, too. The training inherits
+    the descriptor `lock`, and gets further environment variables, whose values are secrets.
     Whatever ends this process (even kill -9) ends it with all its workers.
     """
     training_log = TrainingLog(output_dir, tuple(variables.values()))
     refuse_written_link(output_dir / LOG)
+    forced = {"FORCE_TORCHRUN": "1"} if uses_torchrun else {}
     with (output_dir / LOG).open("ab") as log:
         process = start_family(
             command,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**environment(), **variables},
+            env={**environment(), **forced, **variables},
             pass_fds=(lock,),
         )
     training_log.follow(process.poll, partial(end_process, process))

@@ -126,7 +126,7 @@ def train(request: TrainRequest) -> State:
             write_text(effective, dump_yaml({**recipe.settings, **added}))
             started, clock = datetime.now(UTC), time.monotonic()
             command = [*training_command(weights, uses_torchrun=ranks), str(effective)]
-            launch(command, output_dir, lock, **recipe.secret_variables())
+            launch(command, output_dir, lock, uses_torchrun=ranks, **recipe.secret_variables())
             facts = facts_of(added, started, time.monotonic() - clock)
         hardware = f"{len(target.gpus)} × {target.gpus[0].name}" if target.gpus else "CPU"
         record = training_record(recipe, inputs, {**world, "hardware": hardware, **facts})

@@ -82,6 +82,16 @@ def test_a_training_inherits_the_lock_of_its_folder(tmp_path):
     assert (tmp_path / "inode").read_text() == str((tmp_path / "lock").stat().st_ino)
 
 
+@pytest.mark.parametrize("uses_torchrun", [True, False])
+def test_a_training_of_one_gpu_under_torchrun_forces_it(tmp_path, monkeypatch, uses_torchrun):
+    """LLaMA-Factory starts torchrun by itself for several GPUs alone: DeepSpeed needs it on one, too."""
+    monkeypatch.delenv("FORCE_TORCHRUN", raising=False)
+    code = "import os, sys; open(sys.argv[1] + '/forced', 'w').write(os.environ.get('FORCE_TORCHRUN', 'no'))"
+    with (tmp_path / "lock").open("w") as lock:
+        launch(python(code, tmp_path), tmp_path, lock.fileno(), uses_torchrun=uses_torchrun)
+    assert (tmp_path / "forced").read_text() == ("1" if uses_torchrun else "no")
+
+
 def test_the_reason_is_found_among_other_lines(tmp_path):
     log = tmp_path / LOG
     log.write_text(

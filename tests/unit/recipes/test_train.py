@@ -107,7 +107,8 @@ def test_what_llamafactory_resumes_wrongly_starts_again(offline_recipe, monkeypa
     write_json(offline_recipe.output_dir / STARTED, {**inputs_of(offline_recipe, None), **world})
     monkeypatch.setattr(training, "require_model", lambda _: None)
 
-    def launch(command, *_):
+    def launch(command, *_, uses_torchrun):
+        assert not uses_torchrun
         raise ContentError(Path(command[-1]).read_text())
 
     monkeypatch.setattr(training, "launch", launch)
@@ -117,6 +118,20 @@ def test_what_llamafactory_resumes_wrongly_starts_again(offline_recipe, monkeypa
     assert settings["overwrite_output_dir"] is True
     assert "resume_from_checkpoint" not in settings
     assert "starting again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("override", ["deepspeed=recipes/deepspeed/z2.json", "lora_rank=8"])
+def test_deepspeed_is_trained_under_torchrun_on_any_number_of_gpus(offline_recipe, monkeypatch, override):
+    recipe = read_recipe(offline_recipe.path, [override])
+    monkeypatch.setattr(training, "require_model", lambda _: None)
+
+    def launch(*_, uses_torchrun, **__):
+        raise ContentError(str(uses_torchrun))
+
+    monkeypatch.setattr(training, "launch", launch)
+    with pytest.raises(ContentError) as stopped:
+        train(TrainRequest(recipe, is_checked=True))
+    assert str(stopped.value) == str(override.startswith("deepspeed"))
 
 
 @pytest.mark.parametrize("overrides", [["stage=rm"], ["stage=ppo"], ["pissa_convert=true"]])
