@@ -168,6 +168,8 @@ def _meaning(name: str, unit: str, higher: bool | None) -> Metric:
         raise ValueError(_("found the name {name!r}, expected letters, digits, _ . @ % + -", name=name))
     if unit and higher is not None:
         return Metric(unit, higher, name)
+    if name in METRICS:
+        return METRICS[name]
     meaning = metric_of(name)
     if meaning == UNKNOWN:
         raise TypeError(_("{name}: expected `unit` and `higher`", name=name))

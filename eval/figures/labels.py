@@ -16,7 +16,6 @@ from tuneyard.eval.statistics.rates import Mean, Rows, groups_of, hits
 
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
-MOST = MOST_LABELS
 ROUNDED = 0.1  # the log of a probability is at most 0, and rounding may add this
 LONGEST_LABEL = 60  # characters of an expected text that are printed
 

@@ -48,7 +48,6 @@ FEW_GROUPS = 6  # of fewer clusters the sign test's p is 0.0625 or more, even if
 WITH_A_WORST = {SHARE: 1.0, "points": 100.0}
 """Units with a highest value, which is the worst if lower is better. The lowest is 0."""
 MOST_LISTED = 5
-MOST_LABELS = 20  # of more, expected answers are texts of their own
 NOT_FOUND = "[invalid]"  # what lm-evaluation-harness writes for a text without an answer
 LOGS = ("choices", "chosen_logp", "rejected_logp", "answer_logp", "loss")
 """Fields with log-probabilities: of labels, of both answers of a pair, of one answer, and of a text."""
@@ -231,10 +230,10 @@ def wrong_answers(run: ScoredRun) -> list[RunFinding]:
     """A finding if no answer is correct, or if most answers are none of the few expected ones."""
     if not any(run.correct):
         return [NoCorrectAnswer(run.model, run.dataset, run.gold[0], run.predicted[0])]
-    labels = set(run.gold)
+    labels = run.labels
     rows = zip(run.predicted, run.correct, strict=True)
     others = [answer for answer, correct in rows if not correct and answer not in {*labels, NOT_FOUND}]
-    if "unparsed" in run.facts or len(labels) > min(MOST_LABELS, len(run.rows) / 2):
+    if "unparsed" in run.facts or not labels:
         return []
     if len(others) <= len(run.rows) / 2:
         return []

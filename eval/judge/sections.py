@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from tuneyard.core.datasets.labels import MOST_LABELS
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.training.metrics import ACCURACY, METRICS, SHARE, Metric, metric_of
 from tuneyard.eval.figures import metrics
-from tuneyard.eval.figures.labels import MOST, UNKNOWN
+from tuneyard.eval.figures.labels import UNKNOWN
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.judge.findings import RareLabels, SkewedDifference
 from tuneyard.eval.runs.findings import RunFinding
@@ -38,7 +39,7 @@ from tuneyard.eval.statistics.rates import LOSS, Mean, average, calibration, met
 from tuneyard.eval.statistics.seeds import figure_over_seeds, over_seeds
 from tuneyard.eval.statistics.spread import Floats
 
-MACRO_F1 = replace(METRICS["macro_f1"], in_percent=True)
+MACRO_F1 = METRICS["macro_f1"]
 Pairs = Sequence[tuple[str, str]]  # (old, new) models
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
 
@@ -49,9 +50,6 @@ def meaning(name: str, runs: RunsByDataset) -> Metric:
     As we or a plug-in declare it, otherwise as the results.json of the runs do (`RequestError` if they
     differ), otherwise by its name. Of an unknown metric, higher is better.
     """
-    of_answers = {ACCURACY.name: ACCURACY, MACRO_F1.name: MACRO_F1}
-    if name in of_answers:
-        return of_answers[name]
     if name in metrics():
         return metrics()[name].meaning
     meanings = set()
@@ -178,7 +176,7 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
                 _(
                     "--metric macro_f1: {dataset}: expected 2 to {most} labels, and no --replicates",
                     dataset=dataset,
-                    most=MOST,
+                    most=MOST_LABELS,
                 )
             )
     majority, label, baseline = math.nan, "", np.zeros(0)
@@ -192,8 +190,8 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
 
 
 def f1_of(dataset: str, runs: RunsByModel) -> MacroF1 | None:
-    """Macro-F1 of every run. None if the expected answers are free text or all the same: no labels."""
-    if not all(1 < len(set(run.gold)) <= MOST for run in runs.values()):
+    """Macro-F1 of every run. None if the expected answers are no labels."""
+    if not all(run.labels for run in runs.values()):
         return None
     first, *_unused = runs.values()
     predicted = {model: run.predicted for model, run in runs.items()}

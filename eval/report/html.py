@@ -22,7 +22,6 @@ from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
 from tuneyard.core.language.message import _, counted, tr, translated, with_texts
 from tuneyard.core.language.number_format import Table, percent
 from tuneyard.core.language.reader import CHINESE, current
-from tuneyard.eval.figures.labels import MOST
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Section
 from tuneyard.eval.report.answers import answer_tables
@@ -52,6 +51,7 @@ VERDANA = "'DejaVu Sans', Verdana"  # as wide as matplotlib's own font, and on W
 EXPONENT = re.compile(r"(?<=\de)-(?=\d)")
 """The minus of 1e-4, after which browsers break a line."""
 LONGEST = 2000  # characters of a question or an answer that are shown
+MOST_OPTIONS = 20  # answers to choose from in a field of the filter
 MOST_LETTERS = 12_000_000  # of all rows on a page, which a browser still opens at once
 Item = TypeVar("Item")
 
@@ -271,7 +271,7 @@ def _data(models: Sequence[str], base: str, best: str, errors: Sequence[Incorrec
         "best": places.get(best, -1),
         "datasets": [{"name": one.dataset, "total": one.total} for one in errors],
         "rows": rows,
-        "most": MOST,
+        "most": MOST_OPTIONS,
         "words": words_of(PAGE),
     }
     return embedded(json.dumps(content, separators=(",", ":")))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuneyard.core.datasets.labels import MOST_LABELS
 from tuneyard.core.drawing.plots import (
     COLOURS,
     figure_bytes,
@@ -25,7 +26,7 @@ from tuneyard.core.drawing.plots import (
 )
 from tuneyard.core.files import text_sha256
 from tuneyard.core.language.message import _, counted, marked, tr
-from tuneyard.eval.figures.labels import MOST, short
+from tuneyard.eval.figures.labels import short
 from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.report.differences import section_name
 from tuneyard.eval.report.verdict import decisions
@@ -58,6 +59,7 @@ GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
 STUB = 1.5  # percent: without a bar a model of 0 % would seem to be missing
 PALE = 0.45  # the opacity of the bars beside those of the recommended model
 IN_A_ROW = 4  # matrices
+MOST_IN_MATRIX = 12  # labels: 144 cells with a count and a share
 MOST_KINDS = 150  # bars of a model, which somebody may still read: the defect guide has 108 subtypes
 LONGEST_NAME = 120  # bytes of a folder; file systems take 255
 LONGEST_LABEL, LONGEST_TITLE, LONGEST_PLACE = 16, 44, 80  # characters
@@ -136,13 +138,15 @@ def _plots(comparison: Comparison, runs: RunsByDataset) -> Iterator[tuple[str, s
         for kind in kinds:
             chart = kinds_chart(dataset_runs, kind)
             yield f"{folder}{BY_KIND[kind]}", CAPTIONS[kind], section.name, partial(draw_bars, chart)
-        # free text has too many different answers for a matrix
-        are_labels = all(
-            len(set(run.gold)) > 1 and len({*run.gold, *run.predicted}) <= MOST for run in dataset_runs
-        )
-        if are_labels and len(comparison.sets) <= DETAILED:
+        if all(map(_has_matrix, dataset_runs)) and len(comparison.sets) <= DETAILED:
             draw = partial(draw_confusion, dataset_runs)
             yield f"{folder}confusion.png", CAPTIONS["confusion"], section.name, draw
+
+
+def _has_matrix(run: ScoredRun) -> bool:
+    """True if the answers are labels, and few enough for the cells of a confusion matrix to be read."""
+    answers = {*run.gold, *run.predicted}
+    return 0 < len(run.labels) <= MOST_IN_MATRIX and len(answers) <= MOST_LABELS
 
 
 def folder_names(datasets: Iterable[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from tuneyard.eval.judge.conclusions import Section
 from tuneyard.eval.runs.scored_run import RunsByDataset, ScoredRun, models_of
 
 NAME = r"[^\s/'\",;=+]+"  # of a file or folder
-MOST_LABELS = 6
+MOST_NAMED = 6  # labels in one cell of a table
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
     "classes", "confusion", "metrics", "label_mass", "too_long", "refused", "format", "model", "dataset",
@@ -124,9 +124,9 @@ def compared_datasets(runs: RunsByDataset, sections: Sequence[Section]) -> Table
         about = run.facts.get("about")
         if isinstance(about, str):
             tests.append(about)
-        labels = sorted({short(label) for label in run.gold if label})
+        labels = [short(label) for label in run.labels]
         tested = run.facts.get("tests")
-        if 1 < len(labels) <= MOST_LABELS:
+        if 0 < len(labels) <= MOST_NAMED:
             tests.append(tr("answers {labels}", labels=joined(labels)))
         elif tested:
             tests.append(translated_template(tested))

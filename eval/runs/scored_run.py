@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, cast
 
+from tuneyard.core.datasets.labels import labels_of
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import check_characters
 from tuneyard.core.language.message import _
@@ -79,6 +80,14 @@ class ScoredRun:
     facts: RunFacts = field(default_factory=lambda: RunFacts())
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     trainings: Sequence["ScoredRun"] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that it chooses from, [] if its answers are free text.
+
+        Few expected answers of any length are labels if its command says so.
+        """
+        return labels_of(self.gold, declared="classes" in self.facts)
 
     def column(self, metric: str) -> Sequence[float | None]:
         """The value of each row in a metric. Accuracy and macro-F1 count correct rows.

@@ -122,7 +122,7 @@ def test_expected_texts_of_many_words_are_cut_in_table_and_warnings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = ["One line\n| and another, " + "word " * 100 + end for end in "ab"]
-    write_run(tmp_path / "runs", "base", "texts", texts, texts)
+    write_run(tmp_path / "runs", "base", "texts", texts, ["another " * 100] * 2)
     call(cli, tmp_path / "runs", "--out", tmp_path / "out")
     printed = capsys.readouterr()
     assert "One line" in printed.out and "One line" in printed.err

@@ -5,11 +5,12 @@ import numpy as np
 from tuneyard.core.errors import RequestError, nearest
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.training.metrics import ACCURACY
-from tuneyard.eval.figures.labels import MOST
 from tuneyard.eval.judge.conclusions import ComparedSlices, QuestionResult, Slice
 from tuneyard.eval.judge.sections import differences_of, paired_rows, paired_tests
 from tuneyard.eval.runs.scored_run import KINDS, RunsByDataset, RunsByModel
 from tuneyard.eval.statistics.family import sliced
+
+MOST_SLICES = 20  # values of a field: with more, each has too few rows to show anything
 
 
 def by_slices(runs: RunsByDataset, base: str, by: str) -> QuestionResult:
@@ -32,7 +33,7 @@ def compare_slices(runs: RunsByDataset, base: str, by: str) -> list[Slice]:
         for by_model in runs.values():
             for run in by_model.values():
                 names = {*KINDS, *run.records[0]} - {"place"}
-                fields.update(name for name in names if 1 < len(set(run.kinds(name))) <= MOST)
+                fields.update(name for name in names if 1 < len(set(run.kinds(name))) <= MOST_SLICES)
         groups: str = joined(sorted(fields))
         if not fields:
             groups = _("none")
@@ -50,14 +51,14 @@ def _slices(runs: RunsByModel, base: str, by: str) -> list[Slice]:
     base_run = runs[base]
     labels = base_run.kinds(by)
     values = sorted(set(labels), key=lambda value: (-labels.count(value), value))
-    if len(values) > MOST:
+    if len(values) > MOST_SLICES:
         raise RequestError(
             _(
                 "--by {field}: {number} values on {dataset}, expected at most {most}",
                 field=by,
                 number=len(values),
                 dataset=base_run.dataset,
-                most=MOST,
+                most=MOST_SLICES,
             )
         )
     others = [model for model in runs if model != base]

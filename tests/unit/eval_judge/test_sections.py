@@ -164,3 +164,19 @@ def test_very_skewed_differences_are_named_in_a_caution(tail: float, warned: boo
     ]
     section = only(compare(runs, "base", metric=Metric("points", True, "score")))
     assert section.cautions == [SkewedDifference("s")] * warned
+
+
+@pytest.mark.parametrize(
+    ("gold", "facts", "has_f1"),
+    [
+        (["yes", "no"] * 4, {}, True),
+        ([f"sentence {number}" for number in range(8)], {}, False),
+        (["yes", "", "no"] * 4, {}, False),
+        (["yes", "no"], {}, False),
+        (["yes", "no"], {"classes": {}}, True),
+    ],
+)
+def test_macro_f1_is_for_labels(gold, facts, has_f1) -> None:
+    runs = [labelled(model, gold, gold, facts=facts) for model in ("base", "one")]
+    (section,) = compare(runs, "base").sets
+    assert (section.figures["one"].macro_f1 is not None) is has_f1

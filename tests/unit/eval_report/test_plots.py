@@ -233,11 +233,27 @@ def test_a_plot_is_drawn_once_for_the_folder_and_the_page(
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_free_text_and_many_sets_have_no_matrix() -> None:
-    gold = [f"text {n}" for n in range(21)]
-    many = [fake_run("base", [True, False], f"set {n}") for n in range(13)]
-    for runs in ([labelled("base", gold, gold)], many):
-        assert [plot.name for plot in draw_plots(compare(runs, "base"), by_dataset(runs))] == ["accuracy.png"]
+@pytest.mark.parametrize(
+    ("gold", "facts", "plots"),
+    [
+        ([f"text {number}" for number in range(21)], {}, ["accuracy.png"]),
+        ([f"text {number}" for number in range(8)], {}, ["accuracy.png"]),  # each answer to its own question
+        (["A long sentence of a reference that is repeated.", "yes"] * 4, {}, ["accuracy.png"]),
+        ([f"{number}" for number in range(12)] * 2, {}, ["accuracy.png", "confusion.png"]),
+        ([f"{number}" for number in range(13)] * 2, {}, ["accuracy.png"]),
+        (["It follows.", "It does not follow."], {"classes": {}}, ["accuracy.png", "confusion.png"]),
+        ([f"{number}" for number in range(13)], {"classes": {}}, ["accuracy.png"]),
+    ],
+)
+def test_a_matrix_is_for_labels_that_can_be_read_in_it(gold, facts, plots) -> None:
+    """Answers are labels if they are few, short and repeated, or if the scoring command chose from them."""
+    runs = [labelled("base", gold, gold, facts=facts)]
+    assert [plot.name for plot in draw_plots(compare(runs, "base"), by_dataset(runs))] == plots
+
+
+def test_many_datasets_have_no_matrix() -> None:
+    runs = [fake_run("base", [True, False] * 2, f"dataset {number}") for number in range(13)]
+    assert [plot.name for plot in draw_plots(compare(runs, "base"), by_dataset(runs))] == ["accuracy.png"]
 
 
 def test_a_matrix_names_the_commonest_error() -> None:
