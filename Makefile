@@ -148,5 +148,5 @@ lock: ## resolve pyproject.toml into the lock files (needs uv)
 
 clean: ## remove what the demo and the tests made (keeps .venv and your own datasets)
 	rm -rf results/demo results/demo-steps saves/demo-* models/demo-base .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	-$(PY) -m tuneyard data remove demo_rte
-	-$(PY) -m tuneyard data remove demo_mnli
+	-$(PY) -m tuneyard data remove demo_rte --now
+	-$(PY) -m tuneyard data remove demo_mnli --now

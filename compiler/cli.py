@@ -13,7 +13,7 @@ from tuneyard.compiler.rows.problems import KEPT, NO_LIMIT
 from tuneyard.compiler.spec.changes import SpecChanges, changed_spec
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, is_quiet, next_step, same_options
-from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
+from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import (
     ContentError,
@@ -24,7 +24,7 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.message import _, counted, joined, translated, translated_template, typed
+from tuneyard.core.language.message import _, counted, joined, translated, typed
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.quoting import one_line
 
@@ -306,21 +306,11 @@ def _report(run: CompileOrCheck, name: str, options: Options) -> tuple[str, list
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List datasets, compiled ones with their rows and whether they are stale or changed, and specs."""
-    from tuneyard.compiler.publish.listing import dataset_lines, registered_files
+    from tuneyard.compiler.publish.listing import listing, registered_files
     from tuneyard.compiler.publish.registry import Registry
-    from tuneyard.compiler.spec.file import known_specs
 
-    specs = list(map(load_spec, known_specs()))
-    width = max(len(spec.name) for spec in specs)
     registry = Registry(out)
-    datasets = list(dataset_lines(registry))
-    lines: list[str] = [
-        _("datasets in {folder}", folder=out),
-        *(_("  {line}", line=line) for line in datasets or [wrong_folder(out) or _("none")]),
-        _("specs"),
-    ]
-    lines += [f"  {spec.name:{width}}  {translated_template(spec.about)}" for spec in specs]
-    say(joined(lines, "\n"))
+    say(listing(registry))
     command = ["compile", "demo_rte"]
     to_verify = next(iter(registered_files(registry)), "")
     if to_verify:
@@ -438,17 +428,42 @@ def stats_command(name: str, out: Path, model: Path | None, as_json: bool) -> No
 
 @_command("compile demo_rte --out build/old", "remove demo_rte --out build/old")
 @click.argument("name")
+@click.option("--now", is_flag=True, help="Delete it and its earlier compiles: their space is free.")
 @_REGISTRY
-def remove_command(name: str, out: Path) -> None:
-    """Unregister a compiled dataset and delete the files that compile made."""
+def remove_command(name: str, now: bool, out: Path) -> None:
+    """Unregister a compiled dataset and put its files aside, so that `restore` can bring them back."""
+    from tuneyard.compiler.publish.listing import removed
     from tuneyard.compiler.publish.registry import Registry
 
-    datasets = Registry(out).remove(name)
-    if datasets:
-        say(_("removed {name}: {names}", name=name, names=", ".join(datasets)))
+    if now:
+        gone = Registry(out).delete(name) or [name]
+        say(_("removed {name}: {names}", name=name, names=", ".join(gone)))
     else:
-        say(_("removed {name}", name=name))
+        say(removed(name, Registry(out).remove(name)))
     next_step(None, ["tuneyard", "data", "list", *same_options("--dataset-dir")])
+
+
+@_command("compile demo_rte --out build/old", "restore demo_rte --out build/old")
+@click.argument("reference", metavar="NAME[@TIME]")
+@click.option("--drop", is_flag=True, help="Delete what is kept instead: NAME@TIME, or all of NAME.")
+@_REGISTRY
+def restore_command(reference: str, drop: bool, out: Path) -> None:
+    """Put an earlier compile of a dataset back into its place; what is there now is kept in turn."""
+    from tuneyard.compiler.publish.registry import Registry
+
+    registry = Registry(out)
+    if drop:
+        dropped = registry.drop(reference)
+        say(_("deleted {references}", references=joined([each.reference for each in dropped])))
+        next_step(None, ["tuneyard", "data", "list", *same_options("--dataset-dir")])
+        return
+    earlier, current = registry.restore(reference)
+    say(_("restored {reference}: {names}", reference=earlier.reference, names=", ".join(earlier.entries)))
+    if current:
+        say(_("kept {reference}, which was in its place", reference=current.reference))
+    datasets = list(earlier.entries)
+    command = ["verify", datasets[0]] if datasets else ["list"]
+    next_step(out / earlier.name, ["tuneyard", "data", *command, *same_options("--dataset-dir")])
 
 
 @_command("verify demo_rte --model models/demo-base", "verify demo_mnli_eval --model models/demo-base --json")

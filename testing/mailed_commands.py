@@ -14,6 +14,7 @@ CASES: dict[str, str] = {
     "data init": "data init a.jsonl --out OUT/spec.yaml",
     "data list": "data list",
     "data remove": "data remove nothing",
+    "data restore": "data restore nothing",
     "data show": "data show qa --source a.jsonl",
     "data stats": "data stats dataset_info/a.json",
     "data verify": "data verify a",
@@ -43,7 +44,7 @@ CASES: dict[str, str] = {
     "recipe train": "recipe train r.yaml output_dir=OUT",
 }
 """By command: its words in the mailed folder. It ends with exit code 0, and may write below OUT alone."""
-CODES = {"adapter rename": 2, "data remove": 2, "data diff": 1, "eval prove": 1}
+CODES = {"adapter rename": 2, "data remove": 2, "data restore": 2, "data diff": 1, "eval prove": 1}
 """Exit codes that are not 0: nothing to rename, no dataset to remove, differences, unequal prompts."""
 NO_FILES = {"demo", "doctor", "recipe base"}
 """Commands that read no file of a mailed folder."""

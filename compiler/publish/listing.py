@@ -8,15 +8,35 @@ from tqdm import tqdm
 
 from tuneyard.compiler.engine.identity import changed_code
 from tuneyard.compiler.publish.drift import since_compiled
+from tuneyard.compiler.publish.kept import KeptDataset, kept_datasets
 from tuneyard.compiler.publish.registry import Registry, compiled_entries
 from tuneyard.compiler.read.inputs import files_with_rows
 from tuneyard.compiler.read.remote import find_remote
+from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.load import load_spec
-from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, Dataset
+from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, Dataset, wrong_folder
 from tuneyard.core.datasets.compiled import MANIFEST, Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
-from tuneyard.core.language.message import SEMICOLON, _, joined
+from tuneyard.core.language.message import SEMICOLON, Message, _, joined, translated_template
+from tuneyard.core.language.number_format import size_words
+from tuneyard.core.text.quoting import shell
+
+
+def listing(registry: Registry) -> Message:
+    """All that there is: datasets, earlier compiles that are kept, and specs."""
+    specs = list(map(load_spec, known_specs()))
+    width = max(len(spec.name) for spec in specs)
+    datasets = list(dataset_lines(registry)) or [wrong_folder(registry.folder) or _("none")]
+    kept = list(kept_lines(registry))
+    lines: list[str] = [_("datasets in {folder}", folder=registry.folder)]
+    lines += [_("  {line}", line=line) for line in datasets]
+    if kept:
+        lines.append(_("kept for `tuneyard data restore`"))
+        lines += [_("  {line}", line=line) for line in kept]
+    lines.append(_("specs"))
+    lines += [f"  {spec.name:{width}}  {translated_template(spec.about)}" for spec in specs]
+    return joined(lines, "\n")
 
 
 def dataset_lines(registry: Registry) -> Iterator[str]:
@@ -46,6 +66,27 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
         sources = [str(entry[key]) for key in ("file_name", *REMOTE_SOURCES) if entry.get(key)]
         where = next(iter(sources), _("no file"))
         yield _("{dataset}  {state}  not compiled here", dataset=dataset, state=where)
+
+
+def kept_lines(registry: Registry) -> Iterator[str]:
+    """Yield a line for each earlier compile that is kept: its reference, datasets and size."""
+    for each in kept_datasets(registry.folder):
+        parts = [each.reference, ", ".join(each.entries), size_words(each.size)]
+        yield joined(parts, "  ")
+
+
+def removed(name: str, kept: KeptDataset | None) -> Message:
+    """What `data remove` has done: the datasets that are gone, and how they come back."""
+    if kept is None:
+        return _("removed {name}", name=name)
+    return _(
+        "removed {name}: {names}; kept ({size}): `tuneyard data restore {reference}` brings it back, and "
+        "`tuneyard data remove {name} --now` frees the space",
+        name=shell(name),
+        names=", ".join(kept.entries) or name,
+        size=size_words(kept.size),
+        reference=shell(kept.reference),
+    )
 
 
 def registered_files(registry: Registry) -> Iterator[str]:

@@ -10,9 +10,18 @@ stay. Every other entry was written by hand and stays unchanged.
 import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from tuneyard.compiler.publish.kept import (
+    KeptDataset,
+    delete_oldest,
+    find_kept,
+    kept_datasets,
+    recover,
+    reserve,
+)
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import REJECTED, Spec
@@ -30,10 +39,11 @@ from tuneyard.core.datasets.compiled import (
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.files import DISK_FULL, publish, recovered, sync, write_json
+from tuneyard.core.files import DISK_FULL, exchange, publish, recovered, sync, write_json
 from tuneyard.core.files.temporaries import OURS, remove_folder
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import say
+from tuneyard.core.language.number_format import size_words
 from tuneyard.core.text.quoting import shell
 
 CHANGED_ENTRY = ProblemCode(
@@ -126,61 +136,167 @@ class Registry:
             before = with_compiled(self.entries, self.manifests)
             self._refuse_taken(before, name, manifest.entries)
             old = self.manifests.get(name, EMPTY)
+            kept = self._reserve(name, manifest)
             self.manifests[name] = manifest
             entries = with_compiled(before, self.manifests, name)
-            publish(staged, target)
+            publish(staged, target, kept.folder if kept else None)
             self._write(entries)
+            delete_oldest(self.folder, name)
+        notes: list[str] = []
+        if kept:
+            notes.append(
+                _(
+                    "the earlier compile is kept ({size}): `tuneyard data restore {reference}` brings it "
+                    "back",
+                    size=size_words(kept.size),
+                    reference=shell(kept.reference),
+                )
+            )
         old_sources = [source.path for source in old.sources]
         if not old_sources:
-            return []
+            return notes
         if {source.path for source in manifest.sources}.isdisjoint(old_sources):
             replaced = _("what was compiled from {sources}", sources=", ".join(old_sources[:3]))
         elif manifest.made_from["limit"] and not old.made_from.get("limit"):
             replaced = _("the dataset of {kept} rows, compiled without --limit", kept=old.counts["kept"])
         else:
-            return []
+            return notes
         ways = _(
             "another `dataset:` {where_to_write} of another name, or another --out keeps both",
             where_to_write=where_to_write(name),
         )
-        return [_("{target}: replaced {replaced}; {ways}", target=target, replaced=replaced, ways=ways)]
+        replacing = _("{target}: replaced {replaced}; {ways}", target=target, replaced=replaced, ways=ways)
+        return [replacing, *notes]
 
-    def remove(self, name: str) -> list[str]:
-        """Unregister a compiled dataset and delete its folder. Returns the names of its datasets.
+    def restore(self, reference: str) -> tuple[KeptDataset, KeptDataset | None]:
+        """Put an earlier compile (`NAME@TIME`, or `NAME` for the last one) back into its place.
+
+        Returns it, and what was in its place and is kept now: so a restore can be undone, too.
+        """
+        with self._locked():
+            earlier = find_kept(self.folder, reference)
+            name = earlier.name
+            target = self.folder / name
+            self._refuse_foreign(target)
+            before = with_compiled(self.entries, self.manifests)
+            entries: Entries = {}
+            for dataset, entry in before.items():
+                if folder_of(entry) != name:
+                    entries[dataset] = entry
+                elif dataset in earlier.entries:
+                    entries[dataset] = earlier.entries[dataset]
+            self._refuse_taken(entries, name, earlier.entries)
+            current = None
+            if name in self.manifests:
+                current = reserve(self.folder, name, self._entries_of(name))
+                earlier.folder.rename(current.folder)
+                exchange(current.folder, target)
+            else:
+                earlier.folder.rename(target)
+                sync(self.folder)
+            self._write(entries | earlier.entries)
+            earlier.forget()
+        return earlier, current
+
+    def remove(self, name: str) -> KeptDataset | None:
+        """Unregister a compiled dataset and keep its folder, so that `restore` can bring it back.
+
+        Returns what is kept. None if a kill had left a removed dataset, which is gone now.
+        """
+        target = self.folder / name
+        with self._locked() as swept:
+            if name not in self.manifests and f".{name}.{OURS}old" in swept:
+                return None
+            self._require_compiled(name)
+            self._refuse_foreign(target)
+            kept = reserve(self.folder, name, self._entries_of(name))
+            self._write(self._entries_without(name))
+            target.rename(kept.folder)
+            sync(self.folder)
+            delete_oldest(self.folder, name)
+        return kept
+
+    def delete(self, name: str) -> list[str]:
+        """Unregister a compiled dataset and delete its folder, and what is kept of it.
 
         On a full disk its records go first: the registry is written anew beside the old one. A kill between
         the two leaves the manifest, by which the same command removes the rest. A kill after that leaves the
-        hidden folder: the same command deletes it, and there are no names any more.
+        hidden folder: the same command deletes it. Returns the names of the datasets and of the earlier
+        compiles that are gone.
         """
         target = self.folder / name
         aside = target.with_name(f".{name}.{OURS}old")
+        gone: list[str] = []
         with self._locked() as swept:
-            if name not in self.manifests and aside.name in swept:
-                return []
-            self._require_compiled(name)
-            self._refuse_foreign(target)
-            gone = list(compiled_entries(name, self.manifests[name]))
-            entries = with_compiled(self.entries, self.manifests)
-            left = {key: entry for key, entry in entries.items() if key not in gone}
-            try:
-                self._write(left)
-            except OSError as error:
-                if error.errno not in DISK_FULL:
-                    raise
-                for path in target.iterdir():
-                    if path.name != MANIFEST:
-                        path.unlink()
-                self._write(left)
-            target.rename(aside)
-            sync(self.folder)
-            remove_folder(aside)
+            earlier = kept_datasets(self.folder, name)
+            if name in self.manifests:
+                self._refuse_foreign(target)
+                gone += compiled_entries(name, self.manifests[name])
+                self._unregister_on_a_full_disk(name)
+                target.rename(aside)
+                sync(self.folder)
+                remove_folder(aside)
+            elif aside.name not in swept and not earlier:
+                self._require_compiled(name)
+            for each in earlier:
+                each.delete()
+                gone.append(each.reference)
         return gone
+
+    def drop(self, reference: str) -> list[KeptDataset]:
+        """Delete one earlier compile (`NAME@TIME`), or all that are kept of `NAME`. Returns them."""
+        with self._locked():
+            chosen = find_kept(self.folder, reference)
+            dropped = [chosen]
+            if reference == chosen.name:
+                dropped = kept_datasets(self.folder, reference)
+            for each in dropped:
+                each.delete()
+        return dropped
+
+    def _reserve(self, name: str, manifest: Manifest) -> KeptDataset | None:
+        """Where the dataset that a compile replaces is kept; None if there is none or it is equal."""
+        old = self.manifests.get(name)
+        if old is None or old.files == manifest.files:
+            return None
+        return reserve(self.folder, name, self._entries_of(name))
+
+    def _entries_of(self, name: str) -> Entries:
+        """The entries of a compiled dataset as they are registered, with a user's own keys."""
+        compiled = compiled_entries(name, self.manifests[name])
+        return {dataset: self.entries.get(dataset, entry) for dataset, entry in compiled.items()}
+
+    def _entries_without(self, name: str) -> Entries:
+        gone = compiled_entries(name, self.manifests[name])
+        entries = with_compiled(self.entries, self.manifests)
+        return {dataset: entry for dataset, entry in entries.items() if dataset not in gone}
+
+    def _unregister_on_a_full_disk(self, name: str) -> None:
+        """Take a dataset out of the registry; without room for that, its records are deleted first."""
+        left = self._entries_without(name)
+        try:
+            self._write(left)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            target = self.folder / name
+            for path in target.iterdir():
+                if path.name != MANIFEST:
+                    path.unlink()
+            self._write(left)
 
     def _require_compiled(self, name: str) -> None:
         """`RequestError` with the compiled datasets if none has this name."""
         if name in self.manifests:
             return
         no_folder = wrong_folder(self.folder) or _("`tuneyard data list` shows what there is")
+        kept = kept_datasets(self.folder, name)
+        if kept:
+            no_folder = _(
+                "it is kept: `tuneyard data restore {name}` brings it back, and `tuneyard data remove {name} "
+                "--now` deletes it",
+                name=shell(name),
+            )
         hint = nearest(name, self.manifests, no_folder)
         names = joined(self.manifests) if self.manifests else _("none")
         raise RequestError(
@@ -200,7 +316,7 @@ class Registry:
 
         Yields what killed commands left and is removed now, as {name: bytes}.
         """
-        with recovered(self.folder) as swept:
+        with recovered(self.folder, partial(recover, self.folder)) as swept:
             self.entries = read_registry(self.folder)
             self.manifests = read_manifests(self.folder)
             yield swept

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
@@ -497,8 +496,12 @@ def _drop_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def publish(staged: Path, target: Path) -> None:
-    """Replace `target` by a staged folder or file, synced. The caller holds `locked(target.parent)`."""
+def publish(staged: Path, target: Path, kept: Path | None = None) -> None:
+    """Replace `target` by a staged folder or file, synced. The caller holds `locked(target.parent)`.
+
+    What was there is removed; with `kept` it is moved to this path, which is on the same file system and
+    free. A kill before the exchange leaves the staged folder there.
+    """
     paths = [staged, *staged.rglob("*")]
     for path in reversed(paths):  # a folder after what is in it
         if path.exists():
@@ -506,19 +509,32 @@ def publish(staged: Path, target: Path) -> None:
                 sync(path)
     if staged.is_file() or not target.exists():
         staged.replace(target)
-    elif not _exchange(staged, target):
+        sync(target.parent)
+        return
+    if kept is not None:
+        staged.rename(kept)
+        staged = kept
+    exchange(staged, target)
+    if kept is None:
+        remove_folder(staged)
+
+
+def exchange(one: Path, target: Path) -> None:
+    """Put a folder into the place of `target`, and `target` into its place. Durable."""
+    if not _exchange(one, target):
         journal = target.with_name(f".{target.name}.{OURS}new")
-        staged.rename(journal)
-        _finish(journal)
+        one.rename(journal)
+        target.rename(one)
+        journal.rename(target)
     sync(target.parent)
-    remove_folder(staged)
 
 
 @contextlib.contextmanager
-def recovered(parent: Path) -> Iterator[dict[str, int]]:
+def recovered(parent: Path, rescue: Callable[[], None] | None = None) -> Iterator[dict[str, int]]:
     """Lock a folder and finish its interrupted publications. A missing folder has none.
 
-    Yields what killed commands left there and is removed now, as {name: bytes}.
+    Yields what killed commands left there and is removed now, as {name: bytes}. `rescue` is called before
+    that: what it moves away stays.
     """
     if not parent.is_dir():
         yield {}
@@ -527,6 +543,8 @@ def recovered(parent: Path) -> Iterator[dict[str, int]]:
         for journal in parent.glob(f".*.{OURS}new"):
             if journal.is_dir() and not journal.is_symlink():
                 _finish(journal)
+        if rescue is not None:
+            rescue()
         yield sweep(parent, RECOVERABLE)
 
 
@@ -536,7 +554,6 @@ def _finish(journal: Path) -> None:
     if target.exists():
         target.rename(old)
     journal.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -34,6 +34,10 @@ def test_compile_list_show_remove(here, tmp_path):
     assert "Zoë sold" in shown and '"output":"yes"' in shown
     gone = here(cli, "remove", "rte", "--out", out).stdout
     printed(gone, "rte", "alpaca_rte_train", "alpaca_rte_eval")
+    assert names(out) == [".kept", "dataset_info.json"]
+    back = here(cli, "restore", "rte", "--out", out).stdout
+    printed(back, "restored", "alpaca_rte_train", "alpaca_rte_eval")
+    printed(here(cli, "remove", "rte", "--now", "--out", out).stdout, "rte", "alpaca_rte_train")
     assert names(out) == ["dataset_info.json"]
 
 

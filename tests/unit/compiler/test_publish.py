@@ -13,7 +13,7 @@ from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.core import files
-from tuneyard.core.files import atomic, publish, write_text
+from tuneyard.core.files import atomic, publish, temporaries, write_text
 
 
 @pytest.fixture
@@ -84,11 +84,11 @@ def test_a_removed_set_is_unregistered_and_its_new_name_synced_before_it_is_dele
 ):
     bench.compile_rows("rte", ROWS)
     events.clear()
-    rmtree = files.shutil.rmtree
+    rmtree = temporaries.shutil.rmtree
     monkeypatch.setattr(
-        files.shutil, "rmtree", lambda path: (events.append(("delete", Path(path).name)), rmtree(path))
+        temporaries.shutil, "rmtree", lambda path: (events.append(("delete", Path(path).name)), rmtree(path))
     )
-    Registry(bench.out).remove("rte")
+    Registry(bench.out).delete("rte")
     gone = ".rte.tuneyard-old"
     assert before(events, ("name", "dataset_info.json"), ("name", gone), ("sync", "out"), ("delete", gone))
 

@@ -158,7 +158,7 @@ def test_a_full_disk_is_freed_by_removing_a_dataset(bench, small_disk, is_regist
         (small_disk / "dataset_info.json").write_text("{}")
     fill(small_disk)
     free = os.statvfs(small_disk).f_bavail
-    command = [sys.executable, "-m", "compiler", "remove", "rte", "--out", str(small_disk)]
+    command = [sys.executable, "-m", "compiler", "remove", "rte", "--now", "--out", str(small_disk)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert names(small_disk) == ["ballast", "dataset_info.json", "mnli"]
@@ -172,10 +172,10 @@ def test_a_removal_on_a_full_disk_that_was_killed_is_finished_by_the_same_comman
     for step in itertools.count(1):
         bench.compile("rte", f"train={source}", force=True)
         fill(small_disk)
-        is_killed = killed_at(step, small_disk, lambda: Registry(small_disk).remove("rte"))
+        is_killed = killed_at(step, small_disk, lambda: Registry(small_disk).delete("rte"))
         states.add(" ".join(names(small_disk / "rte")) if (small_disk / "rte").is_dir() else "gone")
         if "rte" in Registry(small_disk).manifests:
-            Registry(small_disk).remove("rte")
+            Registry(small_disk).delete("rte")
         Registry(small_disk).finish_publications()
         assert names(small_disk) == ["ballast", "dataset_info.json"] and read_registry(small_disk) == {}
         (small_disk / "ballast").unlink()
