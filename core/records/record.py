@@ -116,10 +116,15 @@ def read_record(path: Path, record_type: type[R]) -> R:
 
 def as_record(fields: Fields, path: Path, record_type: type[R]) -> R:
     """Lift and check the content of a record's file. Errors are those of `read_record`."""
-    record_format = _FORMATS[record_type]
-    lifted = _lifted(fields, path, record_format)
+    file_format = _FORMATS[record_type]
+    lifted = _lifted(fields, path, file_format)
     try:
-        _check(lifted, path, record_format, _("the file"))
+        if file_format.is_valid(lifted):
+            return cast(R, lifted)
+    except UnicodeEncodeError:
+        check_characters(json.dumps(lifted, ensure_ascii=False), path)
+    try:
+        check_file(path, file_format.schema, lifted)
     except ContentError as error:
         raise ContentError(
             _(
@@ -139,34 +144,37 @@ def lift_file(path: Path, record_type: type) -> None:
         write_json(path, as_record(fields, path, record_type))
 
 
-def check_line(fields: Mapping[str, object], place: str, record_type: type[R]) -> R:
-    """Check a line of a .jsonl file. `ContentError` begins with its place, such as `predictions.jsonl:3`."""
-    _check(fields, place, _FORMATS[record_type], _("the line"))
-    return cast(R, fields)
+def line_checker(record_type: type) -> Callable[[Mapping[str, object], str], None]:
+    """A function that checks a line of a .jsonl file. A file has many: it is made once for all of them.
 
+    `ContentError` begins with the line's place, such as `predictions.jsonl:3`.
+    """
+    line_format = _FORMATS[record_type]
+    is_valid = line_format.is_valid
 
-def _check(fields: Mapping[str, object], place: Path | str, record_format: FileFormat, whole: str) -> None:
-    """`ContentError` if a value is not as the record has it. jsonschema-rs decides, jsonschema explains."""
-    try:
-        if record_format.is_valid(fields):
-            return
-    except UnicodeEncodeError:
-        check_characters(json.dumps(fields, ensure_ascii=False), place)
-    check_file(place, record_format.schema, fields, whole)
+    def check(fields: Mapping[str, object], place: str) -> None:
+        try:
+            if is_valid(fields):
+                return
+        except UnicodeEncodeError:
+            check_characters(json.dumps(fields, ensure_ascii=False), place)
+        check_file(place, line_format.schema, fields, _("the line"))
+
+    return check
 
 
 def check_format(fields: Fields, path: Path, record_type: type) -> int:
     """The format of a record's content. `ContentError` if it is none, or one of a newer Tuneyard."""
-    record_format = _FORMATS[record_type]
+    file_format = _FORMATS[record_type]
     number = fields.get(FORMAT, NO_FORMAT)
     if type(number) is not int or number < NO_FORMAT:
         raise unexpected(
             path,
             FORMAT,
             number,
-            _("the number of a format, such as {number}", number=record_format.number),
+            _("the number of a format, such as {number}", number=file_format.number),
         )
-    if number > record_format.number:
+    if number > file_format.number:
         raise ContentError(
             _(
                 "{path}: found format {number}, written by Tuneyard {writer}; expected format {most} at "
@@ -175,18 +183,18 @@ def check_format(fields: Fields, path: Path, record_type: type) -> int:
                 number=show_value(number),
                 writer=_writer(fields),
                 version=version()["version"],
-                most=record_format.number,
+                most=file_format.number,
             )
         )
     return number
 
 
-def _lifted(fields: Fields, path: Path, record_format: FileFormat) -> Fields:
+def _lifted(fields: Fields, path: Path, file_format: FileFormat) -> Fields:
     """The content of a file in the present format, which is its first key."""
-    number = check_format(fields, path, record_format.type)
-    for lift in record_format.lifts[number - NO_FORMAT :]:
+    number = check_format(fields, path, file_format.type)
+    for lift in file_format.lifts[number - NO_FORMAT :]:
         fields = lift(fields, path)
-    return {FORMAT: NO_FORMAT} | fields | {FORMAT: record_format.number}
+    return {FORMAT: NO_FORMAT} | fields | {FORMAT: file_format.number}
 
 
 def _writer(fields: Fields) -> str:

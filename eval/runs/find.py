@@ -12,7 +12,7 @@ from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import check_characters, near_name, require
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.records.prediction_record import Prediction
-from tuneyard.core.records.record import check_line, read_record
+from tuneyard.core.records.record import line_checker, read_record
 from tuneyard.core.records.results_record import ResultsRecord
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.text.references import parse_reference
@@ -354,8 +354,9 @@ def _measured_row(record: Record) -> Row:
 
 def _predictions(path: Path) -> Iterator[Record]:
     """Yield the lines of predictions.jsonl with their places. `ContentError` for one of another form."""
+    check = line_checker(Prediction)
     for record in placed_lines(path):
-        check_line(record, record["place"], Prediction)
+        check(record, record["place"])
         yield record
 
 
@@ -365,7 +366,9 @@ def _answered_row(record: Record) -> Row:
     if isinstance(correct, bool):  # of tasks whose correct answers do not equal one expected text
         gold, predicted = (optional_text(record, name) or "" for name in ANSWERS)
     else:
-        gold, predicted = (text_field(record, name, where) for name in ANSWERS)
+        gold, predicted = map(record.get, ANSWERS)
+        if gold is None or predicted is None:
+            gold, predicted = (text_field(record, name, where) for name in ANSWERS)
         correct = gold == predicted
     confidence = None
     if isinstance(record.get("choices"), Mapping):

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from tuneyard.core.cli.main import NO_COMMAND_LINE, CommandLine
 from tuneyard.core.documents import json_lines
@@ -33,7 +33,7 @@ from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.message import _, counted, joined, relative
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 from tuneyard.core.records.prediction_record import Prediction
-from tuneyard.core.records.record import check_format, check_line, lift_file, read_record
+from tuneyard.core.records.record import check_format, lift_file, line_checker, read_record
 from tuneyard.core.records.results_record import ResultsRecord
 from tuneyard.core.records.run_record import Part, RunIdentity, RunRecord
 from tuneyard.core.records.table_record import TableRecord
@@ -319,10 +319,12 @@ def identity_of(run: RunIdentity) -> RunIdentity:
 
 def read_lines(path: Path, *, growing: bool = False) -> dict[int, Prediction]:
     """The lines of predictions.jsonl by row. `ContentError` for a line without a row of its own."""
+    check = line_checker(Prediction)
     lines: dict[int, Prediction] = {}
     for number, fields in json_lines(path, growing=growing):
         place = f"{relative(path)}:{number}"
-        line = check_line(fields, place, Prediction)
+        check(fields, place)
+        line = cast(Prediction, fields)
         if line["row"] in lines:
             raise unexpected(place, "row", line["row"], _("a number that no other line has"))
         lines[line["row"]] = line

@@ -15,8 +15,8 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.records.json_schema import Count, Limits, Share, json_schema
 from tuneyard.core.records.prediction_record import Prediction
 from tuneyard.core.records.record import (
-    check_line,
     format_of,
+    line_checker,
     read_record,
     record,
     record_formats,
@@ -179,12 +179,12 @@ def test_a_record_needs_a_lift_from_each_earlier_format() -> None:
 )
 def test_a_line_of_another_form_is_refused_at_its_place(line: dict[str, object], facts: str) -> None:
     with raises(ContentError, f"p.jsonl:7; {facts}"):
-        check_line(line, "p.jsonl:7", Prediction)
+        line_checker(Prediction)(line, "p.jsonl:7")
 
 
 def test_lines_may_have_fields_of_a_command() -> None:
     line = {"row": 3, "similarity": 0.5, "idx": "a", "cluster": 8, "choices": None}
-    assert check_line(line, "p.jsonl:1", Prediction) is line
+    line_checker(Prediction)(line, "p.jsonl:1")
 
 
 def test_both_validators_agree_on_each_schema() -> None:
