@@ -21,6 +21,7 @@ from tuneyard.core.files import atomic, require, write_json, write_text
 from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.language.messages import say
 from tuneyard.core.records.prediction_record import Prediction
+from tuneyard.core.records.rating_record import AnswerKey, RatingKey
 from tuneyard.eval.ab.sheet import (
     Answered,
     check_key,
@@ -163,10 +164,16 @@ class Ab(Evaluation):
         """Check that the key in OUT is of the same sheet."""
         models = [candidate.name for candidate in opened.candidates]
         if not self.request.force:
-            check_key(self.request.out / KEY, self._facts(models))
+            check_key(self.request.out / KEY, self._key(models, {}))
 
-    def _facts(self, models: Sequence[str]) -> dict[str, object]:
-        return {"seed": self.seed, "models": list(models), "sets": list(self.sets)}
+    def _key(self, models: Sequence[str], answers: dict[str, AnswerKey]) -> RatingKey:
+        return {
+            "format": 2,
+            "seed": self.seed,
+            "models": list(models),
+            "datasets": list(self.sets),
+            "answers": answers,
+        }
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The prompt, the expected answer ("" if the data has none), and the model's answer."""
@@ -208,7 +215,7 @@ class Ab(Evaluation):
             prompts += _answers(out, models, name)
         sheet, answers = make_sheet(prompts, self.seed)
         write_text(out / ANSWERS, side_by_side(prompts))
-        write_json(out / KEY, {**self._facts(models), "answers": answers})
+        write_json(out / KEY, self._key(models, answers))
         with atomic(out / SHEET) as file:
             file.write(sheet)
         counts = [

@@ -14,13 +14,15 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.language.message import _, counted, joined, ngettext, tr, translated
 from tuneyard.core.language.number_format import NONE, percent, show_p
+from tuneyard.core.records.rating_record import AnswerKey, OutcomeRecord, RatingKey, TallyRecord
+from tuneyard.core.records.record import as_record, check_format, read_record
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_block, markdown_text
 from tuneyard.core.training.metrics import ACCURACY
@@ -58,7 +60,7 @@ class Key:
     clusters: Mapping[int, str]
 
 
-def make_sheet(prompts: Sequence[Answered], seed: int) -> tuple[bytes, dict[str, dict[str, object]]]:
+def make_sheet(prompts: Sequence[Answered], seed: int) -> tuple[bytes, dict[str, AnswerKey]]:
     """The sheet as CSV (UTF-8 with a byte order mark), and the prompt and model of each id.
 
     The answers to a prompt are consecutive rows, in an order drawn with `seed`.
@@ -74,7 +76,7 @@ def make_sheet(prompts: Sequence[Answered], seed: int) -> tuple[bytes, dict[str,
     text = io.StringIO()
     writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerow(COLUMNS)
-    answers: dict[str, dict[str, object]] = {}
+    answers: dict[str, AnswerKey] = {}
     for place, (number, answered, model) in enumerate(drawn, 1):
         name = f"{tag}-{place:0{digits}}"
         answers[name] = {"prompt": number, "model": model}
@@ -98,12 +100,12 @@ def safe_cell(text: str) -> str:
     return tr("{beginning}… (cut: the whole text is in answers.md)", beginning=text[:LONGEST])
 
 
-def check_key(path: Path, facts: Mapping[str, object]) -> None:
-    """`RequestError` if `path` is a key with other facts: the copies of its sheet need it."""
+def check_key(path: Path, key: RatingKey) -> None:
+    """`RequestError` if `path` is the key of another sheet, whose copies need it."""
     if not path.exists():
         return
-    before = read_object(path)
-    changed = [name for name, value in facts.items() if before.get(name) != value]
+    before = read_record(path, RatingKey)
+    changed = [name for name in ("seed", "models", "datasets") if before.get(name) != key.get(name)]
     if changed:
         raise RequestError(
             _(
@@ -129,20 +131,21 @@ def check_unrated(path: Path) -> None:
 
 def read_key(path: Path) -> Key:
     """Read a sheet's key; `ContentError` if the file is something else."""
-    value: dict[str, Any] = read_object(path)
-    answers: dict[str, tuple[int, str]] = {}
-    clusters: dict[int, str] = {}
+    content = read_object(path)
+    check_format(content, path, RatingKey)
     try:
-        for name, entry in value["answers"].items():
-            prompt = int(entry["prompt"])
-            answers[name] = (prompt, str(entry["model"]))
-            if "cluster" in entry:
-                clusters[prompt] = str(entry["cluster"])
-        return Key(list(map(str, value["models"])), answers, clusters)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        key = as_record(content, path, RatingKey)
+    except ContentError as error:
         raise ContentError(
             _("{path}: no key of a rating sheet: give its key.json with --key", path=path)
         ) from error
+    answers: dict[str, tuple[int, str]] = {}
+    clusters: dict[int, str] = {}
+    for name, entry in key["answers"].items():
+        answers[name] = (entry["prompt"], entry["model"])
+        if "cluster" in entry:
+            clusters[entry["prompt"]] = entry["cluster"]
+    return Key(key["models"], answers, clusters)
 
 
 def read_sheet(path: Path, key: Key, rater: str) -> list[Rating]:
@@ -242,7 +245,7 @@ METHOD = _(
 )
 
 
-def tally_table(tally: Mapping[str, Any]) -> str:
+def tally_table(tally: TallyRecord) -> str:
     """The tally of `tally_json` as Markdown: verdicts, wins by criterion, mean marks, equal verdicts."""
     rows = [[model, *map(_number, means.values())] for model, means in tally["mean_marks"].items()]
     wins = markdown_table(["", *map(tr, HEADER)], [_row(outcome) for outcome in tally["outcomes"]])
@@ -290,9 +293,7 @@ def verdict(one: Outcome, *, by_cluster: bool) -> str:
     )
 
 
-def tally_json(
-    ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]
-) -> dict[str, Any]:
+def tally_json(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]) -> TallyRecord:
     """The tally as plain JSON values; `clusters` has the prompts (from 1) that belong to a cluster."""
     compared = outcomes(ratings, models, clusters)
     return {
@@ -305,15 +306,15 @@ def tally_json(
             for outcome in compared
             if outcome.criterion == OVERALL
         ],
-        "outcomes": [asdict(outcome) for outcome in compared],
+        "outcomes": [cast(OutcomeRecord, asdict(outcome)) for outcome in compared],
         "mean_marks": {model: mean_marks(ratings, model) for model in models},
         "equal_verdicts": equal_verdicts(ratings, models),
     }
 
 
-def _row(outcome: Mapping[str, Any]) -> list[str]:
+def _row(outcome: OutcomeRecord) -> list[str]:
     pair = f"{outcome['model']} − {outcome['against']}"
-    counts = [str(outcome[name]) for name in ("wins", "ties", "losses")]
+    counts = [str(outcome["wins"]), str(outcome["ties"]), str(outcome["losses"])]
     share, p = NONE, NONE
     if outcome["share"] is not None:
         share = ACCURACY.interval_text(outcome["share"])

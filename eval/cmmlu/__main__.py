@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import click
 
@@ -35,7 +35,20 @@ from tuneyard.eval.statistics.rates import Mean, average
 AVERAGE = marked("average over subjects")
 QUESTIONS = _("all questions as one")
 TABLE, SCORES = "cmmlu.md", "cmmlu.json"
-Scores = dict[str, dict[str, dict[str, Any]]]  # by model, then by group, the average last
+
+
+class GroupScore(TypedDict):
+    """The mean accuracy of a group of subjects, in scores.json."""
+
+    datasets: int
+    n: int
+    accuracy: float
+    ci95: Sequence[float]
+    majority: float
+    over_questions: float
+
+
+Scores = dict[str, dict[str, GroupScore]]  # by model, then by group, the average last
 PLAIN = "the benchmark's text (no chat template)"
 
 
@@ -106,7 +119,7 @@ class Cmmlu(Nli):
         results_by_dataset: Mapping[str, Results],  # noqa: ARG002  the average is over all subjects
     ) -> dict[str, Results]:
         """The average over subjects alone."""
-        scores: dict[str, Any] = read_object(out / SCORES)
+        scores = cast(Scores, read_object(out / SCORES))
         average = scores[model][AVERAGE]
         return {f"accuracy, {AVERAGE}": {**average, "value": average["accuracy"]}}
 
@@ -132,7 +145,7 @@ def read_groups(out: Path, models: Sequence[str], groups: Mapping[str, Sequence[
     return scores
 
 
-def group_score(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def group_score(results: Sequence[Results]) -> GroupScore:
     """Mean accuracy of subjects by their results.json, with its 95 % limits. Every subject counts alike.
 
     `over_questions` is the share of correct answers to all questions taken as one subject.

@@ -18,11 +18,18 @@ from tuneyard.core.errors import RequestError, unexpected
 from tuneyard.core.language.message import _
 from tuneyard.core.plugins import Plugin, PluginError, guarded, registry
 from tuneyard.core.training.metrics import METRICS, SHARE, UNKNOWN, Metric, metric_of
-from tuneyard.eval.statistics.rates import Mean, Rows, groups_of, is_answered, metric_mean
+from tuneyard.eval.statistics.rates import (
+    Mean,
+    Row,
+    Rows,
+    groups_of,
+    is_answered,
+    metric_mean,
+)
 
 Values = Sequence[float | None]
 """A value for each row, None if the row cannot be measured. Their mean is the figure."""
-OfRow = Callable[[Mapping[str, Any]], float]
+OfRow = Callable[[Row], float]
 OfRows = Callable[..., Values]
 """Takes rows, and the settings that the figure names in `options` as keywords."""
 OfAll = Callable[..., Mean]
@@ -84,12 +91,12 @@ class Figure:
         return {name: settings[name] for name in self.options if name in settings}
 
 
-def is_measurable(row: Mapping[str, Any], needs: Sequence[str]) -> bool:
+def is_measurable(row: Row, needs: Sequence[str]) -> bool:
     """True if a prediction has the fields that a figure needs. One without an answer has none."""
     return is_answered(row) and all(row.get(name) is not None for name in needs)
 
 
-def number_in(row: Mapping[str, Any], name: str) -> float:
+def number_in(row: Row, name: str) -> float:
     """A number (a truth value is 0 or 1); `ContentError` with its place for anything else."""
     value = row[name]
     if not isinstance(value, int | float) or not abs(value) < LARGEST:

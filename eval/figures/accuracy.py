@@ -1,14 +1,14 @@
 """Accuracy: the share of correct answers."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from tuneyard.eval.figures import metric, metrics
-from tuneyard.eval.statistics.rates import Rows
+from tuneyard.eval.statistics.rates import (
+    Row,
+    Rows,
+)
 
 
 @metric("accuracy", needs=("expected_output", "predicted_output"), by_command=True, beside_accuracy=False)
-def accuracy(prediction: Mapping[str, Any]) -> float:
+def accuracy(prediction: Row) -> float:
     """1 for a correct answer: it equals the expected one, or its command states `correct`."""
     correct = prediction.get("correct")
     if isinstance(correct, bool):

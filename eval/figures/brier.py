@@ -1,15 +1,14 @@
 """The Brier score: how far the labels' probabilities are from the expected label."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from tuneyard.eval.figures import metric
 from tuneyard.eval.figures.labels import label_logs
+from tuneyard.eval.statistics.rates import Row
 
 
 @metric("brier", needs=("choices", "expected_output"))
-def brier(prediction: Mapping[str, Any]) -> float:
+def brier(prediction: Row) -> float:
     """Σ (p - y)² over the labels (Brier 1950). Their probabilities are normalised to sum to 1.
 
     0 is certain and correct, 2 certain and incorrect.

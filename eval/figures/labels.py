@@ -12,7 +12,13 @@ from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.core.language.message import _, relative
 from tuneyard.eval.figures import metric, metric_over_rows
 from tuneyard.eval.figures.accuracy import accuracy_figures
-from tuneyard.eval.statistics.rates import Mean, Rows, groups_of, hits
+from tuneyard.eval.statistics.rates import (
+    Mean,
+    Row,
+    Rows,
+    groups_of,
+    hits,
+)
 
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
@@ -38,7 +44,7 @@ def short(text: str, most: int = LONGEST_LABEL) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def label_logs(prediction: Mapping[str, Any]) -> Mapping[str, float]:
+def label_logs(prediction: Row) -> Mapping[str, float]:
     """Log-probabilities of the labels in a prediction; `ContentError` for other values, such as NaN.
 
     That of an impossible label is -inf; one label at least is possible. `label_mass` may be missing.
@@ -188,7 +194,7 @@ def macro_f1(rows: Rows) -> list[float]:
 
 
 @metric("label_mass", needs=("label_mass",), by_command=True, beside_accuracy=False)
-def label_mass(prediction: Mapping[str, Any]) -> float:
+def label_mass(prediction: Row) -> float:
     """Probability of all labels together. The rest is on other texts."""
     return float(prediction["label_mass"])
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from tuneyard.core.errors import RequestError
@@ -40,6 +40,8 @@ TOO_LONG = re.compile(
 
 CLIENT: ContextVar["httpx.AsyncClient"] = ContextVar("CLIENT")
 """The open client of the requests that are on their way: `Connection.each` sets it."""
+ServerJson = Mapping[str, Any]
+"""A JSON object of a server, which may be anything: each value is checked where it is used."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -6,12 +6,14 @@ them, and reports that token's true log-probability.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.eval.models.batch_plan import Ids, Logs, next_tokens
-from tuneyard.eval.models.connection import Result
+from tuneyard.eval.models.connection import (
+    Result,
+    ServerJson,
+)
 from tuneyard.eval.models.generate import LENGTH, STOP, Generated
 from tuneyard.eval.models.served import LLAMA_CPP, writable
 from tuneyard.eval.models.server import UNDERFLOW, ReadAnswer, Server, chat_request, log_of, read_ids, text_in
@@ -43,7 +45,7 @@ class LlamaCpp(Server):
     async def greedy(self, ids: Ids, longest: int) -> Generated:
         """/completion without the server's penalties."""
 
-        def read(answer: dict[str, Any]) -> Generated:
+        def read(answer: ServerJson) -> Generated:
             self.check_length(answer.get("tokens_evaluated", len(ids)), len(ids))
             finish = FINISHES.get(text_in(answer.get("stop_type"), "stop_type"))
             return Generated(writable(answer["content"]), finish)
@@ -86,7 +88,7 @@ class LlamaCpp(Server):
     async def _forced(self, ids: Ids, token: int) -> float:
         """Log-probability of a token that a bias makes the server take. The bias is for sampling alone."""
 
-        def read(answer: dict[str, Any]) -> float | None:
+        def read(answer: ServerJson) -> float | None:
             if "completion_probabilities" not in answer and "content" in answer:
                 return None  # a part of a character
             step = self.read_step(answer, len(ids))
@@ -104,7 +106,7 @@ class LlamaCpp(Server):
     async def _listed(self, ids: Ids, count: int, *, reads_anew: bool = False) -> dict[int, float]:
         """Log-probabilities of the most likely tokens after the ids, before any sampling."""
 
-        def read(answer: dict[str, Any]) -> dict[int, float]:
+        def read(answer: ServerJson) -> dict[int, float]:
             tops = self.read_step(answer, len(ids))["top_logprobs"]
             return {top["id"]: log_of(top["logprob"]) for top in tops}
 
@@ -120,7 +122,7 @@ class LlamaCpp(Server):
         }  # fmt: skip
         return await self.post(f"{self.connection.root}/completion", body, read)
 
-    def read_step(self, answer: dict[str, Any], tokens: int) -> dict[str, Any]:
+    def read_step(self, answer: ServerJson, tokens: int) -> ServerJson:
         """The probabilities of the only generated token. `RequestError` if the prompt was cut."""
         self.check_length(answer.get("tokens_evaluated", tokens), tokens)
         if answer.get("truncated"):

@@ -7,12 +7,15 @@ All spellings of a row are one request.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.eval.models.batch_plan import Ids, Logs
-from tuneyard.eval.models.connection import RefusedError, UnreadableError
+from tuneyard.eval.models.connection import (
+    RefusedError,
+    ServerJson,
+    UnreadableError,
+)
 from tuneyard.eval.models.generate import Generated
 from tuneyard.eval.models.served import VLLM
 from tuneyard.eval.models.server import (
@@ -56,7 +59,7 @@ class OpenAi(Server):
     async def greedy(self, ids: Ids, longest: int) -> Generated:
         """/completions without penalties, which vLLM takes from generation_config.json."""
 
-        def read(answer: dict[str, Any]) -> Generated:
+        def read(answer: ServerJson) -> Generated:
             usage = answer.get("usage")
             if isinstance(usage, dict):
                 self.check_length(usage.get("prompt_tokens", len(ids)), len(ids))
@@ -85,7 +88,7 @@ class OpenAi(Server):
         prompts = [[*prompt, *spelling] for spelling in spellings]
         after = len(prompt)
 
-        def read(answer: dict[str, Any]) -> Logs:
+        def read(answer: ServerJson) -> Logs:
             usage, sent = answer.get("usage"), sum(map(len, prompts))
             if isinstance(usage, dict):
                 self.check_length(usage.get("prompt_tokens", sent), sent)
@@ -108,7 +111,7 @@ class OpenAi(Server):
         return await self.post(f"{self.url}/completions", body, read)
 
 
-def _read_prompt_logprobs(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
+def _read_prompt_logprobs(choice: ServerJson, ids: Ids, after: int) -> list[float]:
     """vLLM: for each token of the prompt an object of log-probabilities by token id."""
     by_place = choice["prompt_logprobs"]
     if len(by_place) != len(ids):
@@ -122,7 +125,7 @@ def _read_prompt_logprobs(choice: dict[str, Any], ids: Ids, after: int) -> list[
     return [log_of(by_place[place][str(ids[place])]["logprob"]) for place in range(after, len(ids))]
 
 
-def _read_echo(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
+def _read_echo(choice: ServerJson, ids: Ids, after: int) -> list[float]:
     """OpenAI's old interface: the log-probabilities of prompt and answer in one list."""
     logs = choice["logprobs"]["token_logprobs"]
     if not len(ids) <= len(logs) <= len(ids) + 1:
@@ -136,7 +139,7 @@ def _read_echo(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
     return [log_of(logs[place]) for place in range(after, len(ids))]
 
 
-ReadChoice = Callable[[dict[str, Any], Ids, int], list[float]]
+ReadChoice = Callable[[ServerJson, Ids, int], list[float]]
 WAYS: Mapping[str, tuple[Mapping[str, object], ReadChoice]] = {
     "prompt_logprobs": ({"prompt_logprobs": 1}, _read_prompt_logprobs),
     "echo": ({"echo": True, "logprobs": 1}, _read_echo),

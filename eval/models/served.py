@@ -8,7 +8,12 @@ from typing import Any
 
 from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.language.message import _
-from tuneyard.eval.models.connection import Connection, RefusedError, UnreadableError
+from tuneyard.eval.models.connection import (
+    Connection,
+    RefusedError,
+    ServerJson,
+    UnreadableError,
+)
 
 GGUF = ".gguf"
 LLAMA_CPP, VLLM = "llama.cpp", "vLLM"
@@ -69,7 +74,7 @@ def any_json(data: bytes) -> Any:
         raise ValueError(_("no JSON: {data!r}", data=data[:60])) from error
 
 
-def json_object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes) -> ServerJson:
     """Parse a JSON object. `ValueError` if the data is none."""
     value = any_json(data)
     if not isinstance(value, dict):
@@ -111,7 +116,7 @@ def read_models(connection: Connection, name: str, *, asks_props: bool = True) -
     or if the server wants another key.
     """
     props = get(connection, f"{connection.root}/props") if asks_props else None
-    entries = _entries(connection, name)
+    entries: list[ServerJson] = _entries(connection, name)
     settings = (props or {}).get("default_generation_settings")
     if props is not None and isinstance(settings, dict):
         return _of_llama_cpp(connection, name, props, settings, entries)
@@ -141,12 +146,12 @@ def choose_model(models: Sequence[ServedModel], name: str, is_exact_name: bool) 
     raise RequestError(_("{problem}. {fix}", problem=problem, fix=fix))
 
 
-def _entries(connection: Connection, name: str) -> list[dict[str, Any]]:
+def _entries(connection: Connection, name: str) -> list[ServerJson]:
     """The models in /models. Without any, the model must have a `name`."""
     url = connection.url
     listed = get(connection, f"{url}/models", must_be_readable=not name) or {}
     data = listed.get("data")
-    entries = []
+    entries: list[ServerJson] = []
     for entry in data if isinstance(data, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("id"), str):
             entries.append(entry)
@@ -167,9 +172,9 @@ def _entries(connection: Connection, name: str) -> list[dict[str, Any]]:
 def _of_llama_cpp(
     connection: Connection,
     name: str,
-    props: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    entries: Sequence[Mapping[str, Any]],
+    props: ServerJson,
+    settings: ServerJson,
+    entries: Sequence[ServerJson],
 ) -> list[ServedModel]:
     """The models of llama.cpp, then its adapters.
 
@@ -207,11 +212,11 @@ def _of_llama_cpp(
     return models
 
 
-def _adapters(connection: Connection) -> list[dict[str, Any]]:
+def _adapters(connection: Connection) -> list[ServerJson]:
     """The adapters that llama.cpp lists, as `ServedModel.offer`. Two files of one name have their paths."""
     address = f"{connection.root}/lora-adapters"
     listed = get(connection, address, any_json) or ()
-    offers = []
+    offers: list[ServerJson] = []
     try:
         names = [Path(adapter["path"]).name.removesuffix(GGUF) for adapter in listed]
         for adapter, name in zip(listed, names, strict=True):
@@ -236,9 +241,7 @@ def _adapters(connection: Connection) -> list[dict[str, Any]]:
     return offers
 
 
-def _of_openai(
-    connection: Connection, entry: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]
-) -> ServedModel:
+def _of_openai(connection: Connection, entry: ServerJson, entries: Sequence[ServerJson]) -> ServedModel:
     """A model that another server lists. vLLM names the parent of each adapter, and only its context."""
     parent = entry.get("parent")
     context = entry.get("max_model_len")
@@ -259,7 +262,7 @@ def _of_openai(
 
 
 def _listed(
-    connection: Connection, engine: str, entry: Mapping[str, Any], identity: Mapping[str, object]
+    connection: Connection, engine: str, entry: ServerJson, identity: Mapping[str, object]
 ) -> ServedModel:
     """A model by its entry in /models. llama.cpp's `meta` has the size in bytes and number of parameters."""
     name, root, meta = entry["id"], _text(entry.get("root")), _object(entry.get("meta"))
@@ -286,5 +289,5 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _object(value: object) -> Mapping[str, Any]:
+def _object(value: object) -> ServerJson:
     return value if isinstance(value, dict) else {}

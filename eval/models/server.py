@@ -37,6 +37,7 @@ from tuneyard.eval.models.connection import (
     NoAnswerError,
     RefusedError,
     Result,
+    ServerJson,
 )
 from tuneyard.eval.models.generate import Generated
 from tuneyard.eval.models.served import LLAMA_CPP, VLLM, ServedModel, json_object, read_models, writable
@@ -59,7 +60,7 @@ LOG_PROBABILITIES = _("log-probabilities")
 SAMPLE = "Is the answer yes or no? It may be."
 """A text to compare tokenizers by."""
 QUESTION: Messages = [{"role": "user", "content": SAMPLE}]
-ReadAnswer = Callable[[dict[str, Any]], Result]
+ReadAnswer = Callable[[ServerJson], Result]
 """What is read of the JSON that a server answers."""
 
 
@@ -361,7 +362,7 @@ class Server(Backend, ABC):
             )
 
 
-def read_ids(answer: dict[str, Any]) -> list[int]:
+def read_ids(answer: ServerJson) -> list[int]:
     """Read the token ids of /tokenize."""
     tokens: list[int] = answer["tokens"]
     is_list = type(tokens) is list
@@ -396,7 +397,7 @@ def chat_request(talk: Messages) -> dict[str, object]:
     return request
 
 
-def choices_of(answer: dict[str, Any]) -> Any:
+def choices_of(answer: ServerJson) -> Any:
     """The choices of a completion.
 
     `NoAnswerError` if there are none, as some content filters leave it, or an error in their place that
@@ -435,6 +436,6 @@ def chat_answer(answer: Any) -> Generated:
     return generated(text, choice)
 
 
-def generated(text: str, choice: Mapping[str, Any]) -> Generated:
+def generated(text: str, choice: ServerJson) -> Generated:
     """The text of a choice, with the server's reason for its end. `ValueError` if the reason is no text."""
     return Generated(writable(text), text_in(choice.get("finish_reason"), "finish_reason") or None)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from markupsafe import Markup, escape
 
@@ -33,7 +33,6 @@ from tuneyard.eval.report.tables import left_out, method, other_figures, scores
 from tuneyard.eval.report.verdict import decisions, notes
 from tuneyard.eval.runs.results import PAGE_MARK
 from tuneyard.eval.runs.scored_run import (
-    KINDS,
     OUTPUTS,
     RunsByDataset,
     ScoredRun,
@@ -68,13 +67,59 @@ class Page:
     """Further tables, by caption."""
 
 
+class PageAnswer(TypedDict):
+    """A model's answer to an incorrect example, as the page's script reads it."""
+
+    model: int
+    predicted: str
+    output: str
+    right: bool
+    confidence: float | None
+
+
+class RowKinds(TypedDict, total=False):
+    """The kinds of an example, if the examples have kinds."""
+
+    type: str
+    subtype: str
+
+
+class IncorrectRow(RowKinds):
+    """An incorrect example, as the page's script reads it."""
+
+    row: str
+    question: str
+    expected: str
+    answers: list[PageAnswer]
+
+
+class ChartRow(TypedDict):
+    """A model in the page's own plot: its places are percentages of the width."""
+
+    model: str
+    text: str
+    at: str
+    low: str
+    high: str
+
+
+class PageChart(TypedDict):
+    """The page's own plot."""
+
+    name: str
+    rows: list[ChartRow]
+    base: str
+    low: str
+    high: str
+
+
 @dataclass(frozen=True, slots=True)
 class IncorrectExamples:
     """Incorrect examples of one dataset: `total` counts all of them, `rows` are those that the page shows."""
 
     dataset: str
     total: int
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[IncorrectRow]
 
 
 def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> str:
@@ -131,7 +176,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
     )
 
 
-def _chart(section: Section) -> dict[str, Any]:
+def _chart(section: Section) -> PageChart:
     """The page's own plot: each model's accuracy with its interval, the best first, and the base as a line.
 
     Places are percentages of the width, between tens around all intervals.
@@ -139,13 +184,14 @@ def _chart(section: Section) -> dict[str, Any]:
     scored = {model: section.figures[model] for model in section.ranked}
     low = math.floor(10 * min(score.low for score in scored.values())) / 10
     high = max(math.ceil(10 * max(score.high for score in scored.values())) / 10, low + 0.1)
-    rows, line = [], ""
+    rows: list[ChartRow] = []
+    line = ""
     for model, score in scored.items():
-        places = [f"{100 * (share - low) / (high - low):.2f}%" for share in score.with_limits]
-        drawn = dict(zip(("at", "low", "high"), places, strict=True))
-        rows.append({"model": model, "text": section.metric.interval_text(score.with_limits), **drawn})
+        at, lower, upper = (f"{100 * (share - low) / (high - low):.2f}%" for share in score.with_limits)
+        text = section.metric.interval_text(score.with_limits)
+        rows.append({"model": model, "text": text, "at": at, "low": lower, "high": upper})
         if model == section.base:
-            line = drawn["at"]
+            line = at
     name = tr("Accuracy on {name}, n = {n:,}, with its 95 % interval.", name=section.name, n=section.n)
     if section.name == MEAN:
         name = tr("Mean accuracy on {count} datasets with its 95 % interval.", count=len(section.datasets))
@@ -213,30 +259,38 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int]) -> list[dict[str, Any]]:
+def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int]) -> list[IncorrectRow]:
     first = runs[0]
-    kinds = {kind: values for kind in KINDS if (values := first.kinds(kind))}
-    rows = []
+    types, subtypes = first.kinds("type"), first.kinds("subtype")
+    rows: list[IncorrectRow] = []
     for place in places:
-        row: dict[str, Any] = {
-            "row": first.rows[place],
-            "question": cut(question_of(first.records[place])),
-            "expected": cut(first.gold[place]),
-        }
-        for kind, values in kinds.items():
-            row[kind] = cut(values[place])
-        row["answers"] = []
+        answers: list[PageAnswer] = []
         for run in runs:
             predicted = cut(run.predicted[place])
-            row["answers"].append(
+            confidence = None
+            if run.confidence:
+                confidence = round(run.confidence[place], 4)
+            answers.append(
                 {
                     "model": models.index(run.model),
                     "predicted": predicted,
                     "output": cut(first_text(run.records[place], OUTPUTS)) or predicted,
                     "right": run.correct[place],
-                    "confidence": run.confidence and round(run.confidence[place], 4),
+                    "confidence": confidence,
                 }
             )
+        kinds: RowKinds = {}
+        if types:
+            kinds["type"] = cut(types[place])
+        if subtypes:
+            kinds["subtype"] = cut(subtypes[place])
+        row: IncorrectRow = {
+            "row": first.rows[place],
+            "question": cut(question_of(first.records[place])),
+            "expected": cut(first.gold[place]),
+            **kinds,
+            "answers": answers,
+        }
         rows.append(row)
     return rows
 
@@ -261,7 +315,7 @@ def _counts(errors: IncorrectExamples) -> str:
 
 def _data(models: Sequence[str], base: str, best: str, errors: Sequence[IncorrectExamples]) -> str:
     """JSON for the page's script, without the characters that could close its <script> element."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for place, incorrect in enumerate(errors):
         rows += [{"dataset": place, **row} for row in incorrect.rows]
     places = {model: place for place, model in enumerate(models)}  # a recipe with several seeds is no model

@@ -128,7 +128,7 @@ def compared_datasets(runs: RunsByDataset, sections: Sequence[Section]) -> Table
         tested = run.facts.get("tests")
         if 0 < len(labels) <= MOST_NAMED:
             tests.append(tr("answers {labels}", labels=joined(labels)))
-        elif tested:
+        elif isinstance(tested, str) and tested:
             tests.append(translated_template(tested))
         rows.append([section.name, f"{section.n:,}", tr("; ").join(tests) or NONE])
     return Table([tr("dataset"), "n", tr("tests")], rows)

@@ -366,9 +366,7 @@ def _answered_row(record: Record) -> Row:
     if isinstance(correct, bool):  # of tasks whose correct answers do not equal one expected text
         gold, predicted = (optional_text(record, name) or "" for name in ANSWERS)
     else:
-        gold, predicted = map(record.get, ANSWERS)
-        if gold is None or predicted is None:
-            gold, predicted = (text_field(record, name, where) for name in ANSWERS)
+        gold, predicted = (text_field(record, name, where) for name in ANSWERS)
         correct = gold == predicted
     confidence = None
     if isinstance(record.get("choices"), Mapping):
