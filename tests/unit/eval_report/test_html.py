@@ -161,7 +161,13 @@ def test_what_was_compared_is_below(page: str) -> None:
 
 def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() -> None:
     places = {"rte": "saves/rte", "mnli": "saves/mnli"}
-    facts = {"base": "/srv/x/Qwen2.5-3B", "adapters": places, "about": "Inference", "model": "m"}
+    facts = {
+        "base": "/srv/x/Qwen2.5-3B",
+        "adapters": places,
+        "about": "Inference",
+        "model": "m",
+        "classes": {},
+    }
     models = {"base": {}, "rte": {"rte": 1.0}, "rte=0.5,mnli=0.5": {"rte": 0.5, "mnli": 0.5}}
     runs = [
         ScoredRun(
