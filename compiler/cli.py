@@ -527,7 +527,7 @@ def verify_command(
     "--split",
     "share",
     type=click.FloatRange(0, 1, max_open=True),
-    help="The share of rows for evaluation; 0 for no split.  [default: 0.1 from 20 rows on]",
+    help="The share of rows for test; 0 for no split.  [default: 0.2 from 20 rows on]",
 )
 @_TABLE
 @click.option("--out", type=_FILE, help="Write the spec there, not to stdout.")

@@ -7,7 +7,7 @@ from tuneyard.adapters.merge.request import MergeRequest
 from tuneyard.adapters.model.provenance import training_datasets
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.adapters.model.weighted import WeightedAdapter, open_weighted
-from tuneyard.core.datasets import eval_split, read_registry, registry_folder
+from tuneyard.core.datasets import read_registry, registry_folder, reporting_splits
 from tuneyard.core.datasets.scoring_command import scoring_options
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.training.parent_adapters import parent_adapters
@@ -43,7 +43,7 @@ def _scoring_command(request: MergeRequest) -> list[str]:
     names: list[str] = []
     for item in weighted:
         datasets = training_datasets(item.adapter.folder)
-        names += [eval_split(str(entry["dataset"]), registered) for entry in datasets]
+        names += reporting_splits([str(entry["dataset"]) for entry in datasets], [], registered)
     options = scoring_options(names, folder)
     if not options:
         return []

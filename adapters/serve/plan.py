@@ -26,7 +26,7 @@ from tuneyard.adapters.serve.template import (
 )
 from tuneyard.adapters.serve.training import ServedModels, Settings, open_served
 from tuneyard.adapters.write.output import check_outside
-from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, eval_split, read_registry
+from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, read_registry, reporting_splits
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.execution.state import CURRENT, NEW, UNFINISHED, State
 from tuneyard.core.files import read_object, write_json, write_text
@@ -283,15 +283,19 @@ def _dataset_dir(settings: Settings) -> str:
 
 
 def _held_out(settings: Settings) -> list[str]:
-    """Datasets to compare a server on: a training's evaluation rows where they are registered, or its own."""
+    """Datasets to compare a server on: a training's held-out rows where they are registered, or its own."""
     try:
         registered = read_registry(Path(_dataset_dir(settings)))
     except ContentError:  # a broken registry registers nothing
         registered = {}
-    evaluation = [name for name in names_in(settings.get("eval_dataset")) if name in registered]
-    if evaluation:
-        return evaluation
-    return [eval_split(name, registered) or name for name in names_in(settings.get("dataset"))]
+    names = names_in(settings.get("dataset"))
+    evaluated = [name for name in names_in(settings.get("eval_dataset")) if name in registered]
+    if evaluated:
+        return reporting_splits(names, evaluated, registered)
+    held_out = []
+    for name in names:
+        held_out += reporting_splits([name], [], registered) or [name]
+    return held_out
 
 
 def missing_engine(plan: ServingPlan) -> str:

@@ -1,5 +1,6 @@
 """The request of a compile, the job that it becomes, and the report."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class CompileRequest(NamedTuple):
     - `limit`: the most readable rows of each split, None for all.
     - `seed`: None if the user gave none.
     - `most_problems`: the most errors, and the most warnings, that are kept as text.
+    - `keeps_hashed_rows`: the report has the `HashedRows` of a split by hash.
     """
 
     spec: Spec
@@ -44,6 +46,18 @@ class CompileRequest(NamedTuple):
     most_problems: int = KEPT
     workers: int | None = None
     ray: str | None = None
+    keeps_hashed_rows: bool = False
+
+
+class HashedRows(NamedTuple):
+    """What a split by hash goes by: the key of each kept row, and the number of its class in `classes`.
+
+    `class_numbers` is empty if the rows have no labels.
+    """
+
+    keys: "array[int]"
+    class_numbers: "array[int]"
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,7 @@ class CompileReport(Counts):
     unused: Unused = field(default_factory=Unused)
     up_to_date: bool = False
     seconds: float = 0.0
+    hashed_rows: HashedRows | None = None
 
     @property
     def failed(self) -> bool:

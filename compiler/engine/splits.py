@@ -10,11 +10,9 @@ from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.lint.text_keys import digest
 from tuneyard.compiler.rows.draw import IN_REST, ROW_TYPE, draw_sample, draw_splits
 from tuneyard.compiler.spec.model import Split
-from tuneyard.core.datasets import CHOOSING, TRAIN_SPLIT
+from tuneyard.core.datasets import REPORTING, TRAIN_SPLIT
 
 Order = Sequence[int]
-_FROM_BELOW = ("test", *CHOOSING)
-"""The splits that have the lowest hashes, in this order; others come after them."""
 _MIXER = 0x5851F42D  # below 2^31, so that the product with 4 bytes fits into 8
 
 
@@ -98,7 +96,7 @@ def split_numbers_by_hash(split: Split, keys: Iterable[int]) -> "array[int]":
     names = list(split.shares)
     parts = list(split.shares.items())
     if split.seed is not None:
-        parts.sort(key=lambda part: [part[0] != name for name in _FROM_BELOW])
+        parts.sort(key=lambda part: [part[0] != name for name in REPORTING])
     split_numbers = array("B")
     for key in keys:
         position = _seeded(key, split.seed) / 2**64

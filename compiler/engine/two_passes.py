@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from tuneyard.compiler.engine.compile_file import fragment_files, rows_of_sources
+from tuneyard.compiler.engine.request import HashedRows
 from tuneyard.compiler.engine.run import EMPTY_SPLIT, Run
 from tuneyard.compiler.engine.splits import Order, sampled, split_rows
 from tuneyard.compiler.lint.fingerprints import Fingerprints
@@ -65,6 +66,8 @@ def write_in_two_passes(run: Run, executor: Executor | None) -> None:
     spec = run.spec
     first_passes = _first_passes(run, executor)
     orders = {name: first_pass.order for name, first_pass in first_passes.items()}
+    if run.job.request.keeps_hashed_rows and spec.split and spec.split.by_hash:
+        run.report.hashed_rows = _hashed_rows(first_passes[TRAIN_SPLIT])
     if run.report.failed:
         run.report.kept = sum(map(len, orders.values()))
         return
@@ -87,6 +90,16 @@ def write_in_two_passes(run: Run, executor: Executor | None) -> None:
             run.drawn = {TRAINED: _trained(spec, whole, order, run.staged / ROWS), SPLIT: splits}
     if run.staged:
         shutil.rmtree(run.staged / ROWS)
+
+
+def _hashed_rows(whole: FirstPass) -> HashedRows:
+    """A copy of the keys and classes of the rows, which later steps make room of."""
+    rows = whole.fingerprints.take(whole.order)
+    return HashedRows(
+        keys=array("Q", rows.values("stable")),
+        class_numbers=array("L", rows.values("labels")),
+        classes=tuple(map(str, rows.names("labels"))),
+    )
 
 
 def _first_passes(run: Run, executor: Executor | None) -> dict[str, FirstPass]:

@@ -19,6 +19,7 @@ from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.recipe_command import recipe_words
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file
+from tuneyard.compiler.init.split_seed import choose_seed
 from tuneyard.compiler.init.statistics_reader import read_statistics
 from tuneyard.compiler.init.warnings import first_names, lost_prompt, may_matter, unused_leaves, warnings_of
 from tuneyard.compiler.inspect.trace import KeptRow, kept_rows
@@ -35,6 +36,7 @@ from tuneyard.compiler.read.scan import BROKEN_LIST
 from tuneyard.compiler.read.stream import LARGE_RECORD
 from tuneyard.compiler.read.tables import BROKEN_QUOTING, MAY_CONTINUE
 from tuneyard.compiler.rows.problem_codes import NOT_READ
+from tuneyard.compiler.spec.file import Raw
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.spec.paths import path_from, with_paths_changed
@@ -42,7 +44,7 @@ from tuneyard.compiler.write.entries import entries_of, entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import dump_short_yaml
-from tuneyard.core.errors import ContentError, ProblemsError, RequestError
+from tuneyard.core.errors import ContentError, ProblemsError, RequestError, show_value
 from tuneyard.core.execution.state import CURRENT, NEW, State
 from tuneyard.core.files import free_path
 from tuneyard.core.files.bounded_reading import open_regular, read_regular
@@ -64,12 +66,25 @@ from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.core.records import PAIR
 from tuneyard.core.text.quoting import one_line
 
-USUAL_SHARE = 0.1
+USUAL_SHARE = 0.2
+"""The share of `test`, which reports."""
+EVAL_SPLIT, EVAL_SHARE = "eval", 0.1
+"""The split that chooses checkpoint and settings, and its share."""
+FEWEST_FOR_EVAL = 200
+"""Examples from which on `eval` is worth its rows."""
 SHOWN = 3
 SIGNED_VERDICTS = _(
     "the verdicts are numbers with a sign: below 0 the first answer is taken as "
     "better, above 0 the second one; if that is wrong, exchange them under "
     "`verdict` of `source:`"
+)
+TOO_FEW_PROMPTS = marked(
+    "classes with too few different prompts for each of {splits}: {classes}; add rows of them, or leave them "
+    "out of `labels`"
+)
+TOO_FEW_GROUPS = marked(
+    "classes in too few groups for each of {splits}: {classes}; add rows of them, or leave them out of "
+    "`labels`"
 )
 _LONGEST_HEAD = 1 << 14  # bytes of a spec in which its first comment is
 LONGEST = 400  # characters of a text that are shown
@@ -123,7 +138,7 @@ def propose(
 ) -> ProposedSpec:
     """Propose a spec for a file, and try it on all rows.
 
-    `share` is that of eval (None: a tenth, if there are rows enough). `out` is the spec's file, `table` that
+    `share` is that of test (None: a fifth, if there are rows enough). `out` is the spec's file, `table` that
     of a database.
     `user_columns` are paths by role: text, text2 (the second of a pair), label, answer.
 
@@ -135,9 +150,13 @@ def propose(
     _check_split(statistics, share)
     name = stem_of_file(out.with_suffix("") if out else path)
     spec_folder = out.parent if out else Path()
-    spec_as_dict = proposed_spec(statistics, proposal, base, USUAL_SHARE if share is None else share, name)
-    spec_text = dump_short_yaml(with_paths_changed(spec_as_dict, partial(path_from, spec_folder)))
-    tried = _tried(path, statistics, proposal, spec_text, name, spec_folder)
+    for shares in _possible_shares(statistics, share):
+        spec_as_dict = proposed_spec(statistics, proposal, base, shares, name)
+        spec_as_dict = with_paths_changed(spec_as_dict, partial(path_from, spec_folder))
+        tried = _tried(path, statistics, proposal, dump_short_yaml(spec_as_dict), name, spec_folder)
+        if _has_seed(spec_as_dict, tried):
+            break
+    spec_text = dump_short_yaml(spec_as_dict)
     report, warnings = tried.report, tried.warnings
     comments = [
         _(
@@ -189,6 +208,39 @@ def proposal_state(out: Path, proposed: ProposedSpec) -> State:
     return State("stale", (_("{path} is not what would be written now", path=out),))
 
 
+def _possible_shares(statistics: FileStatistics, share: float | None) -> list[dict[str, float]]:
+    """The shares of splits to propose; the next ones are for rows that do not fill the ones before."""
+    test_share = USUAL_SHARE if share is None else float(f"{share:g}")
+    possible: list[dict[str, float]] = [{}]
+    if statistics.source.splits or statistics.rows < FEWEST_ROWS or not test_share:
+        return possible
+    possible.insert(0, {"test": test_share})
+    if statistics.rows >= FEWEST_FOR_EVAL and test_share + EVAL_SHARE < 1:
+        possible.insert(0, {"test": test_share, EVAL_SPLIT: EVAL_SHARE})
+    return possible
+
+
+def _has_seed(spec_as_dict: Raw, tried: TriedSpec) -> bool:
+    """Write the seed of its split by hash into a spec. False if its rows are too few for its splits.
+
+    Adds the warning that names the classes with too few rows.
+    """
+    split, rows = tried.spec.split, tried.report.hashed_rows
+    if split is None or rows is None or not rows.keys:
+        return True
+    if len(rows.keys) < FEWEST_FOR_EVAL and EVAL_SPLIT in split.shares:
+        return False
+    by_seed = choose_seed(split, rows)
+    if not all(by_seed.rows.values()):
+        return False
+    spec_as_dict["split"]["seed"] = by_seed.seed
+    if by_seed.small_classes:
+        classes = [f"{show_value(name)} ({count})" for name, count in by_seed.small_classes.items()]
+        template = TOO_FEW_GROUPS if split.group else TOO_FEW_PROMPTS
+        tried.warnings.append(_(template, splits=", ".join(by_seed.rows), classes=", ".join(classes)))
+    return True
+
+
 def _refuse_options(user_columns: Mapping[str, str]) -> None:
     """Refuse options that name two answers, or one column twice."""
     if {"label", "answer"} <= user_columns.keys():
@@ -212,7 +264,7 @@ def _tried(
         file = scratch / f"{name}.yaml"
         file.write_text(spec_text, encoding="utf-8")
         spec = load_spec(str(file), folder=folder)
-        report = check_dataset(CompileRequest(spec))
+        report = check_dataset(CompileRequest(spec, keeps_hashed_rows=True))
         unused = unused_leaves(statistics, proposal, spec)
         important = [leaf for leaf in unused if may_matter(statistics, proposal, leaf)]
         lost = None if statistics.user_columns else lost_prompt(statistics, spec, unused)

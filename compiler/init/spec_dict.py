@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from tuneyard.compiler.init.column_statistics import FEWEST_ROWS, MOST_VALUES, FileStatistics, Leaf
+from tuneyard.compiler.init.column_statistics import MOST_VALUES, FileStatistics, Leaf
 from tuneyard.compiler.init.like import BundledSpec
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.read.remote import SourcePath
@@ -27,9 +27,16 @@ _KEY = re.compile(
 
 
 def proposed_spec(
-    statistics: FileStatistics, proposal: Proposal, base: BundledSpec | None, share: float, stem: str
+    statistics: FileStatistics,
+    proposal: Proposal,
+    base: BundledSpec | None,
+    shares: Mapping[str, float],
+    stem: str,
 ) -> Raw:
-    """The spec as a mapping in the order of its lines. `stem` begins the names of its dataset."""
+    """The spec as a mapping in the order of its lines. `stem` begins the names of its dataset.
+
+    `shares` are those of the splits that are drawn, {} for none.
+    """
     spec: Raw = {"about": translated(proposal.about)}
     columns: Raw = {name: column.in_spec() for name, column in proposal.columns.items()}
     column_by_path: dict[str, str] = {}
@@ -37,7 +44,7 @@ def proposed_spec(
         spec["like"] = base.spec.name
         columns = dict(base.changes)
         column_by_path = {path: name for name, path in base.paths.items()}
-    split, group = _split(statistics, proposal, share, column_by_path)
+    split, group = _split(statistics, proposal, shares, column_by_path)
     if group:
         columns["group"] = group
     source = _source(str(statistics.path), statistics.source)
@@ -96,20 +103,18 @@ def stem_of_file(path: SourcePath) -> str:
 
 
 def _split(
-    statistics: FileStatistics, proposal: Proposal, share: float, names: Mapping[str, str]
+    statistics: FileStatistics, proposal: Proposal, shares: Mapping[str, float], names: Mapping[str, str]
 ) -> tuple[Raw, Raw]:
     """The `split` of a spec, and the column of ids that it goes by, if one is to be added.
 
-    Rows with the same prompt or id stay on one side; otherwise each label has its share on both sides.
-    `names` are the columns of a bundled spec by their path.
+    Rows with the same prompt or id stay on one side. `names` are the columns of a bundled spec by their path.
+    The seed is chosen when the rows have been read (`split_seed`).
     """
-    if statistics.source.splits or statistics.rows < FEWEST_ROWS or not share:
+    if not shares:
         return {}, {}
-    split: Raw = {"eval": float(f"{share:g}")}
+    split: Raw = dict(shares)
     column: Raw = {}
     name, leaf = _group(statistics, proposal)
-    if len({repr(row) for row in statistics.first}) == 1:
-        return {}, {}  # equal rows are drawn into one split: the other one would be empty
     if leaf is not None:
         if name == "group":
             type_name = "any" if leaf.value_type == "number" else "extra"
@@ -117,9 +122,7 @@ def _split(
         else:
             name = names.get(leaf.path, name)
         split["group"] = name
-    elif proposal.labels and share * statistics.rows >= len(proposal.labels):  # at least one row of each
-        split["stratify"] = "label"
-    return {**split, "seed": 42}, column
+    return {**split, "by": "hash", "seed": 1}, column
 
 
 def _group(statistics: FileStatistics, proposal: Proposal) -> tuple[str, Leaf | None]:

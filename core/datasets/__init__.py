@@ -58,6 +58,8 @@ CHOOSING = ("eval", "validation", "val", "dev")
 """Ends of the names of held-out splits that may choose a checkpoint."""
 HELD_OUT = (*CHOOSING, "test")
 """Ends of the names of held-out splits. Those that choose come before `test`, which reports."""
+REPORTING = ("test", *CHOOSING)
+"""The same ends for a score that is reported: `test`, and those that choose only if there is none."""
 TRAIN_SPLIT = "train"
 SEPARATORS = ("_", "-")
 """What separates the name of a dataset from its split."""
@@ -324,6 +326,20 @@ def eval_split(name: str, registered: Collection[str], splits: Sequence[str] = H
         if candidate in registered and candidate != name:
             return candidate
     return ""
+
+
+def reporting_splits(
+    names: Iterable[str], evaluated: Iterable[str], registered: Collection[str]
+) -> list[str]:
+    """Names of the rows to report on after a training on the datasets `names`: `test` of each.
+
+    The rows that were `evaluated` meanwhile chose the checkpoint. They are only for datasets without `test`,
+    and so are the other held-out splits.
+    """
+    tests = {name: eval_split(name, registered, REPORTING[:1]) for name in names}
+    reporting = [name for name in evaluated if not tests.get(train_split_of(name, registered))]
+    reporting += [test or eval_split(name, registered) for name, test in tests.items()]
+    return list(dict.fromkeys(filter(None, reporting)))
 
 
 def is_named_held_out(name: str) -> bool:

@@ -24,6 +24,7 @@ from tuneyard.core.datasets import (
     DEFAULT_FOLDER,
     HELD_OUT,
     REGISTRY,
+    REPORTING,
     SEPARATORS,
     TRAIN_SPLIT,
     find_dataset,
@@ -112,7 +113,7 @@ def found_here(command: CommandLine, options: Mapping[str, Any], out: Path) -> d
 
 
 def _choose_datasets(found: FoundHere, command: CommandLine, option: Path | None) -> None:
-    """Choose the held-out rows of each dataset whose answers are labels; `eval` comes before `test`.
+    """Choose the held-out rows of each dataset whose answers are labels; `test` comes before `eval`.
 
     `RequestError` in a folder of a checkout that is not its root.
     """
@@ -181,14 +182,14 @@ def _is_root(folder: Path) -> bool:
 
 
 def _held_out_names(registered: Sequence[str]) -> Iterator[str]:
-    """Yield the names of held-out rows, one for each dataset: `eval` comes before `test`."""
+    """Yield the names of held-out rows, one for each dataset: `test` comes before `eval`."""
     stems: dict[str, None] = {}
     for name in registered:
         stem = held_out_stem(name)
         if stem:
             stems[stem] = None
     for stem in stems:
-        names = [f"{stem}{separator}{split}" for split in HELD_OUT for separator in SEPARATORS]
+        names = [f"{stem}{separator}{split}" for split in REPORTING for separator in SEPARATORS]
         yield next(name for name in names if name in registered)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.datasets import (
+    CHOOSING,
     REGISTRY,
     SEPARATORS,
     TRAIN_SPLIT,
@@ -32,6 +33,7 @@ class TrainingData:
     """A registered dataset and its held-out rows.
 
     - `eval_name`: the dataset of held-out rows; "" if the training itself is to hold rows out (`val_size`).
+      Rows of `test` choose no checkpoint.
     - `folder`: of the registry. `path`: the file of the rows, or their folder.
     - `objective`: a name in `OBJECTIVES`.
     - `media_dir`: the folder below which LLaMA-Factory finds images, videos and audios; "" if rows have none.
@@ -104,8 +106,8 @@ def training_data(name: str, folder: Path | None, stage: str | None) -> Training
                     train=split,
                 )
             )
-    eval_name = eval_split(name, registered)
-    if not eval_name:
+    eval_name = eval_split(name, registered, CHOOSING)
+    if not eval_split(name, registered):
         trained_on = train_split_of(name, registered)
         if trained_on:
             raise RequestError(

@@ -173,10 +173,9 @@ class RecipeRequest:
             )
             values.append(Value("val_size", VAL_SIZE, reason))
         else:
-            reason = _("held-out rows: each checkpoint is judged by them")
-            if data.eval_name.endswith("test"):
-                reason = _("the only held-out rows: they choose the checkpoint, so report on others")
-            values.append(Value("eval_dataset", data.eval_name, reason))
+            values.append(
+                Value("eval_dataset", data.eval_name, _("held-out rows: each checkpoint is judged by them"))
+            )
         if data.has_media:
             values.append(Value("media_dir", data.media_dir))
         return values

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from tuneyard.core.datasets import (
     DEFAULT_FOLDER,
-    eval_split,
     read_registry,
     registry_folder,
+    reporting_splits,
 )
 from tuneyard.core.datasets.scoring_command import scoring_options
 from tuneyard.core.documents import is_number
@@ -157,17 +157,16 @@ def _named(weights: Path) -> str:
 def held_out_options(recipe: Recipe) -> list[str]:
     """The scoring command that fits a training's held-out rows, and the options that name them.
 
-    They are the rows of `eval_dataset` and of the eval splits of the training datasets, as far as one command
-    scores them. Without any they are the share that LLaMA-Factory's `val_size` holds out. [] without both.
+    They are the rows of `test`, otherwise those of `eval_dataset` and of the eval splits of the training
+    datasets, as far as one command scores them. Without any they are the share that `val_size` holds out. []
+    without both.
     """
     if recipe.stage not in SCORED_STAGES:
         return []
     folder = Path(dataset_dir(recipe))
     try:
         registered = read_registry(folder)
-        names = recipe.names("eval_dataset")
-        for name in recipe.names("dataset"):
-            names.append(eval_split(name, registered))
+        names = reporting_splits(recipe.names("dataset"), recipe.names("eval_dataset"), registered)
         options = scoring_options(names, folder, is_running_text=recipe.stage == "pt")
         return options or _of_held_out_share(recipe, folder)
     except TuneyardError:  # a hint is no place for an error of a file that the next command reads itself

@@ -61,7 +61,7 @@ def test_bare_it_scores_the_base_and_the_adapters_of_the_datasets_that_are_here(
     adapter("mnli/checkpoint-20", base)
     adapter("unfinished/checkpoint-20", base)
     call(cli)
-    assert scored() == (["base", "mnli", "rte"], ["alpaca_mnli_eval", "alpaca_rte_eval"])
+    assert scored() == (["base", "mnli", "rte"], ["alpaca_mnli_test", "alpaca_rte_eval"])
     assert read_json(Path("results/nli/run.json"))["settings"]["mode"] == "choice"
     error = capsys.readouterr().err
     printed_line(error, "not scored", "saves/qa", "qa_train")

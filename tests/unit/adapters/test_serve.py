@@ -246,7 +246,10 @@ def test_the_next_command_proves_on_rows_that_were_held_out(engines, port):
     err = said(*words)
     assert "--dataset x_eval --dataset y_train --out" in err and "--limit" not in err
     adapter("a", {**settings, "eval_dataset": "other"})
-    assert "--dataset other --out" in said(*words)
+    assert "--dataset other --dataset x_eval --out" in said(*words)
+    write_json(folder / "dataset_info.json", {**entries, "x_test": {"file_name": "rows.json"}})
+    adapter("a", {**settings, "eval_dataset": "x_eval"})
+    assert "--dataset x_test --out" in said(*words)
     (folder / "dataset_info.json").write_text("{")
     assert "--dataset x_train --dataset y_train --out" in said(*words)
 

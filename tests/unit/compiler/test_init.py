@@ -258,11 +258,13 @@ MANY = [{"问题": f"第{n // 2}个问题怎么办？", "回答": f"第{n}个答
 def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_read(bench):
     source = bench.rows("问答.jsonl", MANY)
     text, said, steps = propose(source)
-    assert yaml.safe_load(text)["split"] == {"eval": 0.1, "group": "question", "seed": 42}
+    split = yaml.safe_load(text)["split"]
+    assert split == {"test": 0.2, "group": "question", "by": "hash", "seed": split["seed"]}
     report = bench.compile(text)
-    assert report.datasets == {"问答_train": 108, "问答_eval": 12}
+    assert report.datasets["问答_train"] + report.datasets["问答_test"] == 120
+    assert 22 <= report.datasets["问答_test"] <= 26
     train, other = (
-        {r["instruction"] for r in bench.records(f"*_{part}.jsonl")} for part in ("train", "eval")
+        {r["instruction"] for r in bench.records(f"*_{part}.jsonl")} for part in ("train", "test")
     )
     assert not train & other
     assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in translated(
@@ -270,8 +272,9 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
     )
     training = steps.splitlines()[-1]
     printed_line(steps, "next:", f"init '{source}'", "--out '问答.yaml'", "compile '问答.yaml'")
-    words = ("'dataset=问答_train'", "'eval_dataset=问答_eval'", "val_size=0", "'output_dir=saves/问答'")
+    words = ("'dataset=问答_train'", "'output_dir=saves/问答'")
     printed(training, "then", "recipe check recipes/sft-lora.yaml", *words)
+    assert "eval_dataset" not in training  # test chooses no checkpoint
 
 
 def test_rows_that_share_an_id_are_a_group(bench):
@@ -326,10 +329,10 @@ def test_columns_that_the_user_names_are_taken(bench):
     source = bench.rows("own.jsonl", rows)
     spec = yaml.safe_load(propose(source, 0.2, text="remark", label="kind")[0])
     assert spec["about"] == "Texts with a class"
-    assert spec["split"] == {"eval": 0.2, "stratify": "label", "seed": 42}
+    assert spec["split"] == {"test": 0.2, "by": "hash", "seed": spec["split"]["seed"]}
     assert spec["columns"] == {"text": ["remark"], "label": ["kind"]}
     few = yaml.safe_load(propose(source, 0.05, text="remark", label="kind")[0])
-    assert few["split"] == {"eval": 0.05, "seed": 42}  # one row of each class would be more
+    assert few["split"] == {"test": 0.05, "by": "hash", "seed": few["split"]["seed"]}
     assert "letter is used as the question: no column is named as one" in propose(source, answer="remark")[0]
     with raises(RequestError, "--label kinds", "columns"):
         propose(source, label="kinds")
@@ -351,8 +354,10 @@ def test_a_table_without_a_header_gets_names_by_what_is_in_it(bench):
     lines = [f"{n}\tA man number {n} walks his dog.\tSome man is outside.\t{names[n % 2]}" for n in range(30)]
     text, records = proposed(bench, bench.write("pairs.tsv", "\n".join(lines) + "\n"))
     assert yaml.safe_load(text)["source"]["header"] == ["column_1", "premise", "hypothesis", "label"]
-    assert len(records) == 27
-    assert records[0]["output"] == "yes" and "A man number 0" in records[0]["instruction"]
+    records += bench.records("*_test.jsonl")
+    assert len(records) == 30
+    (first,) = [record for record in records if "A man number 0" in record["instruction"]]
+    assert first["output"] == "yes"
     said = [f"What is number {n} in words?;It is the number {n}, as it says." for n in range(30)]
     text, _, _ = propose(bench.write("asked.csv", "\n".join(said)))
     assert "Texts" not in text and "premise" not in text
@@ -371,10 +376,14 @@ def test_a_short_question_beside_a_label_is_the_text(bench, names, question, sai
     source = bench.write("kefu.csv", as_csv(rows))
     text, told, _ = propose(source)
     assert "about: Texts with a class" in text and yaml.safe_load(text)["columns"]["text"] == [asked]
-    assert yaml.safe_load(text)["split"] == {"eval": 0.1, "group": "text", "seed": 42}
+    split = yaml.safe_load(text)["split"]
+    assert split == {"test": 0.2, "group": "text", "by": "hash", "seed": split["seed"]}
     assert "tried on the whole file: kefu" in told and "warning" not in told
     assert bench.compile(text).kept == 60
-    assert bench.first("*_train.jsonl")["instruction"] == f"{question.format(0)}\n\n{said}"
+    prompts = [
+        record["instruction"] for part in ("train", "test") for record in bench.records(f"*_{part}.jsonl")
+    ]
+    assert f"{question.format(0)}\n\n{said}" in prompts
 
 
 def test_a_task_that_does_not_decide_a_label_alone_is_not_the_text(bench):

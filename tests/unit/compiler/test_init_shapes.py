@@ -316,7 +316,7 @@ def test_choices_in_columns(bench, make_row, letters):
     _, warnings, spec = columns_of(bench, make_row)
     assert spec["columns"]["answer"]["is"] == "choice"
     assert not any("fit a count from 0 and from 1" in warning for warning in warnings)
-    records = bench.records("rows_train.jsonl") + bench.records("rows_eval.jsonl")
+    records = bench.records("rows_train.jsonl") + bench.records("rows_test.jsonl")
     expected = {letters[n % len(letters)] for n in range(ROWS)}
     assert {record["output"] for record in records} == expected
     first = make_row(0)
@@ -349,7 +349,7 @@ def test_exchanges_are_turns(bench, names):
         lambda n: {"conversation": [dict(zip(names, (ask(n), reply(n)), strict=True))] * (1 + n % 2)},
     )
     assert columns == {"turns": "conversation"} and spec["like"] == "messages" and warnings == []
-    turns = [(turn["from"], turn["value"]) for turn in bench.first("rows_eval.jsonl")["conversations"]]
+    turns = [(turn["from"], turn["value"]) for turn in bench.first("rows_test.jsonl")["conversations"]]
     assert turns[:2] == [("human", turns[0][1]), ("gpt", turns[1][1])] and turns[1][1].startswith("It says")
 
 
@@ -366,7 +366,7 @@ def test_calls_as_answers_are_turns_of_calls(bench, as_text):
 
     columns, warnings, _ = columns_of(bench, make_row)
     assert columns == {"turns": "query", "completion": "answers", "tools": "tools"} and warnings == []
-    question, call = bench.first("rows_eval.jsonl")["conversations"]
+    question, call = bench.first("rows_test.jsonl")["conversations"]
     assert (question["from"], call["from"]) == ("human", "function_call")
     assert json.loads(call["value"])["name"] == "add"
     report = bench.compile_rows(bench.folder / "mine.yaml", [make_row(n, "sub") for n in range(25)])

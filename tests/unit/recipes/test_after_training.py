@@ -213,3 +213,26 @@ def test_a_continued_adapter_is_scored_as_it_is(working_folder):
     register("mine_eval", LABELS, ANSWERED)
     recipe = trained(adapter_name_or_path="saves/first")
     assert words(recipe).startswith("eval nli --model b --adapter saves/mine --dataset mine_eval")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "held_out", "scored"),
+    [
+        ({"eval_dataset": "mine_eval"}, ["mine_eval", "mine_test"], "--dataset mine_test"),
+        ({"val_size": 0.1}, ["mine_test"], "--dataset mine_test"),
+        ({"val_size": 0.1}, ["mine_eval", "mine_test"], "--dataset mine_test"),
+        ({"eval_dataset": "mine_eval"}, ["mine_eval"], "--dataset mine_eval"),
+        (
+            {"eval_dataset": "mine_eval,own_eval", "dataset": "mine_train,own_train"},
+            ["mine_eval", "mine_test", "own_train", "own_eval"],
+            "--dataset own_eval --dataset mine_test",
+        ),
+    ],
+)
+def test_the_split_that_reports_is_scored_and_not_the_one_that_chose_the_checkpoint(
+    tmp_path, monkeypatch, recipe, held_out, scored
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine_train", *held_out):
+        register(name, LABELS, ANSWERED)
+    assert f"{scored} --out" in words(trained(**recipe))

@@ -120,12 +120,9 @@ def test_the_eval_split_of_a_dataset(name: str, registered: list[str], split: st
     assert eval_split(name, dict.fromkeys(registered)) == split
 
 
-def test_a_test_split_that_chooses_the_checkpoint_is_named_as_such(with_datasets: Path) -> None:
-    values = request("tested_train").basic_values()
-    (reason,) = [value.reason for value in values if value.key == "eval_dataset"]
-    assert (
-        training_data("tested_train", None, None).eval_name == "tested_test" and "report on others" in reason
-    )
+def test_a_test_split_chooses_no_checkpoint(with_datasets: Path) -> None:
+    settings = request("tested_train").basic_settings()
+    assert "eval_dataset" not in settings and settings["val_size"] == 0.1
 
 
 def request(name: str, method: str = "lora") -> RecipeRequest:
