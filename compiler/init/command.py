@@ -150,14 +150,20 @@ def propose(
     _check_split(statistics, share)
     name = stem_of_file(out.with_suffix("") if out else path)
     spec_folder = out.parent if out else Path()
+    prompts: set[int] = set()
     for shares in _possible_shares(statistics, share):
         spec_as_dict = proposed_spec(statistics, proposal, base, shares, name)
         spec_as_dict = with_paths_changed(spec_as_dict, partial(path_from, spec_folder))
         tried = _tried(path, statistics, proposal, dump_short_yaml(spec_as_dict), name, spec_folder)
         if _has_seed(spec_as_dict, tried):
             break
+        if tried.report.hashed_rows is not None:
+            prompts.update(tried.report.hashed_rows.keys)
     spec_text = dump_short_yaml(spec_as_dict)
     report, warnings = tried.report, tried.warnings
+    if tried.spec.split is None and prompts:
+        different = counted(len(prompts), "prompt", "prompts")
+        warnings.append(_("no split: the rows have only {prompts}", prompts=different))
     comments = [
         _(
             "Proposed by `tuneyard data init {file}` after {rows} rows.",
