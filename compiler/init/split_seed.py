@@ -1,21 +1,24 @@
-"""The seed of a proposed split by hash: each class is in each split, and each split is near its share.
+"""The seed of a proposed split by hash: each split is near its share of the rows and of each class.
 
 Afterwards the hash alone decides: more rows move no row that is there.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from array import array
+from typing import TYPE_CHECKING, NamedTuple
 
 from tuneyard.compiler.engine.request import HashedRows
 from tuneyard.compiler.engine.splits import split_numbers_by_hash
 from tuneyard.compiler.spec.model import Split
 from tuneyard.core.datasets import TRAIN_SPLIT
 
-_MOST_HASHES = 400_000  # about a second
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_MOST_HASHES = 250_000  # about half a second
 _MOST_SEEDS = 200
 _NEAR = 0.05
-"""The share of its rows by which a split may be larger or smaller, so that no further seed is tried."""
+"""The distance from the shares at which no further seed is tried."""
 
 
 class SplitBySeed(NamedTuple):
@@ -29,65 +32,50 @@ class SplitBySeed(NamedTuple):
     small_classes: dict[str, int]
 
 
-class _Keys(NamedTuple):
-    """The rows by their key, which stay together: `rows` of each key, and the classes that each key has."""
-
-    keys: list[int]
-    rows: list[int]
-    classes: list[tuple[int, int]]
-
-
 def choose_seed(split: Split, hashed: HashedRows) -> SplitBySeed:
     """Try seeds from 1 on, fewer for more rows, until one is near enough. The best one is taken."""
-    shares = {TRAIN_SPLIT: 1 - sum(split.shares.values()), **split.shares}
-    by_key = _by_key(hashed)
-    keys_of_class = Counter(class_number for _unused, class_number in by_key.classes)
-    too_small = {number for number, count in keys_of_class.items() if count * min(shares.values()) < 1}
-    large_classes = keys_of_class.keys() - too_small
-    best: tuple[tuple[int, int, float], SplitBySeed] | None = None
-    tries = max(1, min(_MOST_SEEDS, _MOST_HASHES // max(1, len(by_key.keys))))
-    for seed in range(1, tries + 1):
-        numbers = split_numbers_by_hash(split._replace(seed=seed), by_key.keys)
-        rows = _rows_of_splits(list(shares), numbers, by_key.rows)
-        splits_of_class = Counter(
-            class_number
-            for _unused, class_number in {(numbers[key], number) for key, number in by_key.classes}
-        )
-        missing = {number for number in large_classes if splits_of_class[number] < len(shares)}
-        distance = _distance(rows, shares)
-        faults = (list(rows.values()).count(0), len(missing), distance)
-        if best is None or faults < best[0]:
-            small = {hashed.classes[number]: keys_of_class[number] for number in sorted(too_small | missing)}
-            best = faults, SplitBySeed(seed, rows, small)
-        if not missing and distance <= _NEAR:
+    import numpy as np
+
+    names = (TRAIN_SPLIT, *split.shares)
+    shares = np.array([1 - sum(split.shares.values()), *split.shares.values()])
+    class_count = max(1, len(hashed.classes))
+    keys, key_of_row = np.unique(np.asarray(hashed.keys), return_inverse=True)
+    class_of_row = np.zeros(len(key_of_row), dtype=np.int64)
+    if hashed.class_numbers:
+        class_of_row = np.asarray(hashed.class_numbers, dtype=np.int64)
+    pairs, rows_of_pair = np.unique(key_of_row * class_count + class_of_row, return_counts=True)
+    key_of_pair, class_of_pair = np.divmod(pairs, class_count)
+    keys_by_class = np.bincount(class_of_pair, minlength=class_count)
+    is_too_small = keys_by_class * shares.min() < 1
+    plain_keys = array("Q", keys.tobytes())
+    best_faults = (len(shares), class_count, 0.0)
+    best = SplitBySeed(1, {}, {})
+    for seed in range(1, max(1, min(_MOST_SEEDS, _MOST_HASHES // len(keys))) + 1):
+        split_of_key = np.asarray(split_numbers_by_hash(split._replace(seed=seed), plain_keys), dtype=np.intp)
+        cells = split_of_key[key_of_pair] * class_count + class_of_pair
+        counts = np.bincount(cells, rows_of_pair, minlength=len(shares) * class_count)
+        counts = counts.reshape(len(shares), class_count).astype(np.int64)
+        is_missing = ~is_too_small & (counts == 0).any(axis=0)
+        rows_of_splits = counts.sum(axis=1)
+        distance = _distance(counts, shares)
+        faults = (int((rows_of_splits == 0).sum()), int(is_missing.sum()), distance)
+        if faults < best_faults:
+            small = {
+                hashed.classes[number]: int(keys_by_class[number])
+                for number in np.flatnonzero(is_too_small | is_missing)
+                if hashed.classes and keys_by_class[number]
+            }
+            rows_by_split = dict(zip(names, map(int, rows_of_splits), strict=True))
+            best_faults, best = faults, SplitBySeed(seed, rows_by_split, small)
+        if faults[:2] == (0, 0) and distance <= _NEAR:
             break
-    if best is None:  # the loop runs at least once
-        raise ValueError(tries)
-    return best[1]
+    return best
 
 
-def _by_key(hashed: HashedRows) -> _Keys:
-    """Put rows of the same key together."""
-    rows_of_key = Counter(hashed.keys)
-    number_of_key = {key: number for number, key in enumerate(rows_of_key)}
-    numbers = map(number_of_key.__getitem__, hashed.keys)
-    classes = list(dict.fromkeys(zip(numbers, hashed.class_numbers, strict=False)))
-    return _Keys(list(rows_of_key), list(rows_of_key.values()), classes)
+def _distance(counts: "NDArray[np.int64]", shares: "NDArray[np.float64]") -> float:
+    """How far a split is from its shares of the classes, at most: the rows that are too many or too few.
 
-
-def _rows_of_splits(names: Sequence[str], numbers: Sequence[int], rows: Sequence[int]) -> dict[str, int]:
-    """The rows of each split, of which each key has a number."""
-    sizes = dict.fromkeys(names, 0)
-    for number, count in zip(numbers, rows, strict=True):
-        sizes[names[number]] += count
-    return sizes
-
-
-def _distance(rows: Mapping[str, int], shares: Mapping[str, float]) -> float:
-    """The largest difference of a split's rows from those of its share, as a part of these."""
-    total = sum(rows.values())
-    differences = []
-    for name, share in shares.items():
-        expected = max(1.0, share * total)
-        differences.append(abs(rows[name] - expected) / expected)
-    return max(differences)
+    They are a part of its rows. `counts` are rows [splits, classes], `shares` [splits].
+    """
+    expected = shares[:, None] * counts.sum(axis=0)
+    return float((abs(counts - expected).sum(axis=1) / expected.sum(axis=1)).max())
