@@ -268,9 +268,9 @@ def check_characters(text: str, place: object) -> None:
 
 
 def bundled(path: Path) -> Path:
-    """Fall back to the bundled file of this name if `path` does not exist."""
+    """Fall back to the bundled file of this name if `path` does not exist. A name may be too long for one."""
     bundled_path = ROOT / path
-    if not path.exists() and bundled_path.is_file():
+    if not os.path.exists(path) and is_file(bundled_path):  # noqa: PTH110
         return bundled_path
     return path
 

@@ -3,20 +3,22 @@
 Two runs are the same if the `inputs` in training.json are equal. Versions, times and hardware do not count.
 """
 
+import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import MANIFEST, manifest_beside
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import ContentError
 from tuneyard.core.execution.state import CURRENT, NEW, UNFINISHED, FileInput, Input, State, compare_inputs
-from tuneyard.core.files import files_of, read_object, sha256, versions
+from tuneyard.core.files import bundled, files_of, is_file, read_object, sha256, text_sha256, versions
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import Message, _, joined
+from tuneyard.core.language.message import Message, PathText, _, joined
 from tuneyard.core.text.secrets import public_settings
-from tuneyard.core.training.parent_adapters import ADAPTERS, adapter_hashes
+from tuneyard.core.training.parent_adapters import ADAPTERS, adapter_hashes, weights_hash
 from tuneyard.core.training.training_run import (
     STARTED,
     TRAINING,
@@ -38,6 +40,10 @@ INCIDENTAL = {
     "preprocessing_num_workers", "preprocessing_batch_size", "project", "report_to", "resume_from_checkpoint",
     "run_name", "save_steps", "save_total_limit", "use_cpu",
 }  # fmt: skip
+SHA256, ENTRY = "sha256", "entry_sha256"
+FILES = "files"
+NAMING_FILES = ("deepspeed", "ref_model", "ref_model_adapters", "reward_model", "reward_model_adapters")
+"""Settings next to the model and its adapters whose files decide a training."""
 FOREIGN = _("not started by `tuneyard recipe train`")
 MARKS = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, TRAINING)
 """Names in a folder that a training wrote to, as glob patterns."""
@@ -137,6 +143,14 @@ def input_changes(output_dir: Path, inputs: Mapping[str, object]) -> list[Messag
             old, new = before.get(key, unset), after.get(key, unset)
             changes.append(_("{key} {before} → {after}", key=key, before=old, after=new))
     changes += _changed_datasets(_datasets(started), _datasets(inputs))
+    entries, entries_before = _hashes_by_name(inputs, "data", ENTRY), _hashes_by_name(started, "data", ENTRY)
+    for name, digest in entries.items():
+        if entries_before.get(name, digest) != digest:
+            changes.append(_("the entry of {name} in {registry} changed", name=name, registry=REGISTRY))
+    files, files_before = _hashes_by_name(inputs, FILES, SHA256), _hashes_by_name(started, FILES, SHA256)
+    for name, digest in files.items():
+        if files_before.get(name, digest) != digest:
+            changes.append(_("{name} changed", name=PathText(name)))
     parts = ["model", "weights"]
     if ADAPTERS in started and ADAPTERS in inputs:  # earlier versions did not record them
         parts.append(ADAPTERS)
@@ -144,6 +158,16 @@ def input_changes(output_dir: Path, inputs: Mapping[str, object]) -> list[Messag
         if _hashes(started.get(part)) != _hashes(inputs.get(part)):
             changes.append(_("{name} changed", name=part))
     return changes
+
+
+def _hashes_by_name(inputs: Mapping[str, object], part: str, key: str) -> dict[str, str]:
+    """One of the hashes in the entries of an input, by their names. Earlier versions did not record all."""
+    entries = inputs.get(part)
+    hashes = {}
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get(key), str):
+            hashes[str(entry.get("dataset", entry.get("name")))] = entry[key]
+    return hashes
 
 
 def _changed_datasets(before: dict[str, FileInput], now: dict[str, FileInput]) -> Sequence[Message]:
@@ -214,19 +238,40 @@ def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:
     adapters = adapter_hashes(recipe.settings)
     if adapters:
         inputs[ADAPTERS] = adapters
+    files = list(_other_files(recipe))
+    if files:
+        inputs[FILES] = files
     return inputs
 
 
+def _other_files(recipe: Recipe) -> Iterator[dict[str, str]]:
+    """Yield the files and model folders that other settings name: that of DeepSpeed, the models of RLHF."""
+    for key in NAMING_FILES:
+        if not isinstance(recipe.settings.get(key), str | list):
+            continue
+        for name in recipe.names(key):
+            path = bundled(Path(name))
+            if is_file(path):
+                yield {"name": name, SHA256: sha256(path)}
+            elif is_file(path / "adapter_config.json"):
+                yield {"name": name, SHA256: weights_hash(path)}
+            elif is_file(path / "config.json"):
+                yield {"name": name, SHA256: model_sha256(path)}
+
+
 def _data(name: str, folder: str) -> dict[str, object]:
-    _entry, path = locate(name, folder)
-    if isinstance(path, str):  # on a hub, made by a script, in a cloud: nothing here to hash
-        return {"dataset": name, "file": path, "sha256": None, "manifest_sha256": None}
+    entry, path = locate(name, folder)
+    mapping = {key: value for key, value in sorted(entry.items()) if key != "file_name"}
+    entry_hash = text_sha256(json.dumps(mapping, sort_keys=True))
+    if isinstance(path, str):  # on a hub, made by a script, in a cloud: no file here to hash
+        return {"dataset": name, "file": path, "sha256": None, "manifest_sha256": None, ENTRY: entry_hash}
     manifest = path.parent / MANIFEST
     data: dict[str, object] = {
         "dataset": name,
         "file": str(path),
         "sha256": sha256(*files_of(path)),
         "manifest_sha256": sha256(manifest) if manifest.is_file() else None,
+        ENTRY: entry_hash,
     }
     compiled = manifest_beside(path)
     if compiled is not None and compiled[1].sha256 == data["sha256"]:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.errors.problem_codes import guide
-from tuneyard.core.execution.state import CURRENT, State
+from tuneyard.core.execution.state import CURRENT, NEW, State
 from tuneyard.core.files import make_folder, reserved, write_json, write_text
 from tuneyard.core.files.links import refuse_links_in
 from tuneyard.core.files.temporaries import locked
@@ -39,6 +39,7 @@ from tuneyard.recipes.output_dir.record import (
     facts_of,
     facts_of_ended_training,
     has_results,
+    has_training,
     inputs_of,
     state_of_run,
     training_record,
@@ -75,6 +76,8 @@ def training_state(request: TrainRequest) -> State:
 
 def recipe_state(recipe: Recipe, target: Machine | None) -> State:
     """How far a training is. Without a machine the number of its processes is not compared."""
+    if not has_training(recipe.output_dir):
+        return NEW  # and the model is not hashed
     world: dict[str, object] = {}
     if target is not None:
         world = schedule_of(recipe, 0, world_size(recipe, target.gpus)).world

@@ -274,3 +274,40 @@ def test_the_command_ends_at_once_for_a_finished_training(offline_recipe):
     assert result.stdout.splitlines()[-1] == f"{offline_recipe.output_dir}: up to date"
     assert "next: tuneyard eval" in result.stderr
     assert "result:" not in result.stderr
+
+
+def edit_entry():
+    path = Path("compiled/dataset_info.json")
+    registry = read_json(path)
+    registry["qa"]["num_samples"] = 20
+    write_json(path, registry)
+
+
+@pytest.mark.parametrize(
+    ("change", "changes"),
+    [
+        (edit_entry, ["the entry of qa in dataset_info.json changed"]),
+        (lambda: Path("zero.json").write_text('{"zero_optimization": {"stage": 3}}'), ["zero.json changed"]),
+        (lambda: Path("judge/config.json").write_text('{"a": 1}'), ["judge changed"]),
+        (lambda: Path("first/adapter_model.safetensors").write_bytes(b"1"), ["first changed"]),
+    ],
+)
+def test_a_file_that_another_setting_names_is_an_input(compiled_recipe, change, changes):
+    Path("zero.json").write_text("{}")
+    for name in ("judge/config.json", "first/adapter_config.json"):
+        Path(name).parent.mkdir()
+        Path(name).write_text("{}")
+    Path("first/adapter_model.safetensors").write_bytes(b"0")
+    settings = ["deepspeed=zero.json", "reward_model=judge", "ref_model_adapters=first"]
+    recipe = read_recipe(compiled_recipe, settings)
+    finished(recipe, world_size=1, global_batch=8)
+    assert state_of(compiled_recipe, *settings) == CURRENT
+    change()
+    state = state_of(compiled_recipe, *settings)
+    assert (state.kind, list(state.changes)) == ("stale", changes)
+    started = read_json(recipe.output_dir / STARTED)
+    del started["files"]
+    for data in started["data"]:
+        del data["entry_sha256"]
+    write_json(recipe.output_dir / STARTED, started)
+    assert state_of(compiled_recipe, *settings) == CURRENT  # an earlier version did not record them
