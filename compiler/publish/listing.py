@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from tuneyard.compiler.engine.identity import changed_code
 from tuneyard.compiler.publish.drift import since_compiled
-from tuneyard.compiler.publish.kept import KeptDataset, kept_datasets
 from tuneyard.compiler.publish.registry import Registry, compiled_entries
 from tuneyard.compiler.read.inputs import files_with_rows
 from tuneyard.compiler.read.remote import find_remote
@@ -16,6 +15,7 @@ from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, Dataset, wrong_folder
 from tuneyard.core.datasets.compiled import MANIFEST, Manifest
+from tuneyard.core.datasets.kept import KeptDataset, kept_datasets
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
 from tuneyard.core.language.message import SEMICOLON, Message, _, joined, translated_template

@@ -14,14 +14,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from tuneyard.compiler.publish.kept import (
-    KeptDataset,
-    delete_oldest,
-    find_kept,
-    kept_datasets,
-    recover,
-    reserve,
-)
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import REJECTED, Spec
@@ -36,6 +28,14 @@ from tuneyard.core.datasets.compiled import (
     Manifests,
     read_manifests,
     row_index_file,
+)
+from tuneyard.core.datasets.kept import (
+    KeptDataset,
+    delete_oldest,
+    find_kept,
+    kept_datasets,
+    recover,
+    reserve,
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode

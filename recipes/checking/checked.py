@@ -17,12 +17,11 @@ from tuneyard.recipes.costs import disk_of, setup_of
 from tuneyard.recipes.llamafactory.answer import Facts, Rows
 from tuneyard.recipes.llamafactory.questions import ask
 from tuneyard.recipes.machine.hardware import Machine, world_size
-from tuneyard.recipes.output_dir.checkpoints import command_to_resume
 from tuneyard.recipes.output_dir.record import (
-    FOREIGN,
     changed_inputs,
     changed_world_size,
     has_training,
+    how_to_go_on,
     inputs_of,
 )
 from tuneyard.recipes.output_dir.resume import resume_problems, step_problems, target_problems
@@ -216,7 +215,8 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
     folder = recipe.output_dir
     if not has_training(folder):
         return  # and the model is not hashed
-    differs = changed_inputs(folder, inputs_of(recipe, weights_file(recipe.path)))
+    inputs = inputs_of(recipe, weights_file(recipe.path))
+    differs = changed_inputs(folder, inputs)
     grown = changed_world_size(folder, world) if world and not differs else None
     code, message, hint = FINISHED, "", ""
     if differs:
@@ -224,10 +224,8 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
             OTHER_TRAINING,
             _("{path} holds another run ({difference})", path=folder, difference=differs),
         )
-        hint = _("another output_dir, or overwrite_output_dir: true to set the old one aside")
-        command = command_to_resume(recipe) if differs == FOREIGN else ""
-        if command:
-            hint = _("`{command}` continues it; {hint}", command=command, hint=hint)
+        fix = _("another output_dir, or overwrite_output_dir: true to set the old one aside")
+        hint = how_to_go_on(recipe, inputs, fix)
         if recipe.settings.get("overwrite_output_dir") is True:
             code, hint = SET_ASIDE, _("`tuneyard recipe train` sets it aside")
     elif grown:

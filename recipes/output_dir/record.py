@@ -24,7 +24,7 @@ from tuneyard.core.training.training_run import (
     TRAINING,
     model_sha256,
 )
-from tuneyard.recipes.output_dir.checkpoints import STATE, checkpoints, find_flaw, within
+from tuneyard.recipes.output_dir.checkpoints import STATE, checkpoints, command_to_resume, find_flaw, within
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.recipe.data import dataset_dir, locate
 
@@ -183,16 +183,54 @@ def _changed_datasets(before: dict[str, FileInput], now: dict[str, FileInput]) -
 
 def _datasets(inputs: Mapping[str, object]) -> dict[str, FileInput]:
     """The hash of each dataset by name, with its rows if its compile counted them."""
-    data = inputs.get("data")
     datasets: dict[str, FileInput] = {}
-    for entry in data if isinstance(data, list) else []:
-        if not isinstance(entry, dict):
-            continue
+    for entry in _entries(inputs):
         content = FileInput(sha256=str(entry.get("sha256")))
-        if isinstance(entry.get("rows"), int):
-            content["rows"] = entry["rows"]
+        rows = entry.get("rows")
+        if isinstance(rows, int):
+            content["rows"] = rows
         datasets[str(entry.get("dataset"))] = content
     return datasets
+
+
+def _entries(inputs: Mapping[str, object]) -> list[Fields]:
+    """What is recorded of each dataset."""
+    data = inputs.get("data")
+    return [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+
+
+def kept_rows(output_dir: Path, inputs: Mapping[str, object]) -> list[str]:
+    """The earlier compiles that are kept and have the rows of a folder's run, where these changed."""
+    now = _datasets(inputs)
+    try:
+        started = read_object(output_dir / STARTED)
+    except ContentError:  # it is damaged, which is the difference
+        return []
+    references: dict[str, None] = {}
+    for name, content in _datasets(started).items():
+        if now.get(name) == content:
+            continue
+        for file in (entry.get("file") for entry in _entries(started) if entry.get("dataset") == name):
+            path = Path(str(file))
+            for kept in kept_datasets(path.parent.parent, path.parent.name):
+                manifest = read_manifest(kept.folder)
+                rows = manifest.files.get(path.name) if manifest else None
+                if rows and rows.sha256 == content["sha256"]:
+                    references[kept.reference] = None
+    return list(references)
+
+
+def how_to_go_on(recipe: Recipe, inputs: Mapping[str, object], fix: Message) -> Message:
+    """The fix for an output_dir with another run, after the commands that go on with that run."""
+    folder = recipe.output_dir
+    if not (folder / STARTED).is_file():
+        command = command_to_resume(recipe)
+        return _("`{command}` continues it; {hint}", command=command, hint=fix) if command else fix
+    earlier = kept_rows(folder, inputs)
+    if not earlier:
+        return fix
+    commands = joined([f"`tuneyard data restore {shell(reference)}`" for reference in earlier])
+    return _("{commands} brings its rows back; {hint}", commands=commands, hint=fix)
 
 
 def changed_world_size(output_dir: Path, world: Mapping[str, object]) -> Message | None:

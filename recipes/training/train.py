@@ -26,14 +26,12 @@ from tuneyard.recipes.llamafactory.launch import launch, training_command
 from tuneyard.recipes.machine.hardware import Machine, cpu_computes_bf16, machine, uses_torchrun, world_size
 from tuneyard.recipes.output_dir.checkpoints import (
     checkpoints,
-    command_to_resume,
     is_past_last_step,
     resume_point,
     set_aside,
 )
 from tuneyard.recipes.output_dir.record import (
     EFFECTIVE,
-    FOREIGN,
     changed_inputs,
     changed_world_size,
     facts_of,
@@ -212,16 +210,13 @@ def _reserve(
                     )
                 )
             if differs and recipe.settings.get("overwrite_output_dir") is not True:
-                mend = _("give another output_dir=…, or overwrite_output_dir=true to set the old one aside")
-                command = command_to_resume(recipe) if differs == FOREIGN else ""
-                if command:
-                    mend = _("`{command}` continues it; {hint}", command=command, hint=mend)
+                fix = _("give another output_dir=…, or overwrite_output_dir=true to set the old one aside")
                 raise ContentError(
                     _(
                         "{path} holds another run ({difference}); {hint}",
                         path=output_dir,
                         difference=differs,
-                        hint=mend,
+                        hint=how_to_go_on(recipe, inputs, fix),
                     )
                 )
             difference = differs or grown

@@ -11,9 +11,9 @@ from tests.kills import killed_at
 from tests.messages import raises
 from tests.runs_cut import tree
 from tests.unit.compiler.conftest import ROWS, Bench
-from tuneyard.compiler.publish.kept import KEPT, MOST_KEPT, kept_datasets
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.core.datasets import read_registry
+from tuneyard.core.datasets.kept import KEPT, MOST_KEPT, kept_datasets
 from tuneyard.core.errors import ContentError, RequestError
 
 
