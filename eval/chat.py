@@ -8,7 +8,7 @@ See docs/eval-chat.md.
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,11 @@ from tuneyard.eval.scoring.options import (
     server_options,
     with_options,
 )
-from tuneyard.eval.scoring.request import ScoringRequest, request_of
+from tuneyard.eval.scoring.request import (
+    OptionValues,
+    ScoringRequest,
+    request_of,
+)
 
 if TYPE_CHECKING:
     from tuneyard.eval.models.load import Model
@@ -135,7 +139,7 @@ def _talk(chat: "Chat", once: str | None, name: str, names: Sequence[str]) -> st
     return None
 
 
-def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> tuple[str, Reply]:
+def _open_served(request: ScoringRequest, options: OptionValues) -> tuple[str, Reply]:
     """Connect to the server: the name of its model. `RequestError` for options that it cannot take."""
     request.refuse_explicit(LOCAL_SAMPLING, _("OpenAI's interface does not have it: leave it out with --url"))
     request.refuse_explicit(LOCAL, _("it is for a model here: leave it out, or leave out --url"))

@@ -38,7 +38,10 @@ from tuneyard.eval.scoring.evaluation import (
     answer_without,
 )
 from tuneyard.eval.scoring.options import RescorableOption, number
-from tuneyard.eval.scoring.request import ScoringRequest
+from tuneyard.eval.scoring.request import (
+    OptionValues,
+    ScoringRequest,
+)
 from tuneyard.eval.statistics.rates import is_answered
 
 label_options = [
@@ -154,7 +157,7 @@ def mode_of(mode: str | None, preset: str | None) -> str:
     return "generate" if preset else "choice"
 
 
-def label_sets(datasets: Sequence[EvalDataset], options: Mapping[str, Any]) -> dict[str, LabelSet]:
+def label_sets(datasets: Sequence[EvalDataset], options: OptionValues) -> dict[str, LabelSet]:
     """Labels of each dataset by its name: --choices or the answers of all its rows, with --count applied.
 
     `ContentError` or `RequestError` if answers and options disagree.

@@ -41,6 +41,7 @@ from tuneyard.eval.runs.results import (
     RESULTS,
     TABLE,
     TABLE_JSON,
+    Results,
     begin_suite_run,
     check_new,
     undone_without_predictions,
@@ -48,7 +49,13 @@ from tuneyard.eval.runs.results import (
 from tuneyard.eval.scoring.command import Declared, ScoringCommand
 from tuneyard.eval.scoring.evaluation import NextStep
 from tuneyard.eval.scoring.options import PATH, dataset_dir, model_options, run_options, with_options
-from tuneyard.eval.scoring.request import ScoringRequest, request_of, resume_hint, resumed
+from tuneyard.eval.scoring.request import (
+    OptionValues,
+    ScoringRequest,
+    request_of,
+    resume_hint,
+    resumed,
+)
 
 if TYPE_CHECKING:
     from tuneyard.core.execution import Executor
@@ -59,7 +66,7 @@ COMMAND = "eval.suite"
 CONTEXT = click.Context(eval_commands)
 CAPTION = _("All steps")
 PlannedStep = tuple[ScoringRequest, Declared]
-Figures = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
+Figures = dict[str, dict[str, dict[str, Results]]]
 """Figures of results.json (`value`, `ci95`, `n`) by step, then by name, then by model."""
 
 
@@ -97,7 +104,7 @@ class SuiteRequest:
 
 def suite_request(
     steps: Sequence["Step"],
-    options: Mapping[str, Any],
+    options: OptionValues,
     explicit: Mapping[str, str],
     command_line: CommandLine,
 ) -> SuiteRequest:
@@ -232,7 +239,7 @@ def steps_table(figures: Figures, models: Sequence[str]) -> Table:
     return Table(header, rows)
 
 
-def _cell(name: str, figure: Mapping[str, Any] | None) -> str:
+def _cell(name: str, figure: Results | None) -> str:
     if figure is None:
         return NONE
     metric = UNKNOWN
@@ -249,12 +256,12 @@ class Step:
     name: str
     place: str
     command: ScoringCommand
-    options: Mapping[str, Any]
+    options: OptionValues
     explicit: Mapping[str, str]
     """The options that are written in the file, with their flags."""
 
     def request(
-        self, shared: Mapping[str, Any], explicit: Mapping[str, str], command_line: CommandLine
+        self, shared: OptionValues, explicit: Mapping[str, str], command_line: CommandLine
     ) -> ScoringRequest:
         """The request of the step: the options of the file, and those that all steps share."""
         limit = shared["limit"] or self.options["limit"]

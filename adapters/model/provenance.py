@@ -19,6 +19,7 @@ from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.message import _, message_of
+from tuneyard.core.records.training_record import TrainedDataset
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_block, markdown_code, markdown_text
 from tuneyard.core.training.training_run import read_provenance, training_data
@@ -28,7 +29,7 @@ from tuneyard.core.weights.base_models import Base
 CARD = "README.md"
 EXACT_SUM = "exact sum"  # in merge.json: the written adapter was compared with the sum itself
 FULL_RANK = "method's result of full rank"  # in merge.json: the error is what the rank cuts off
-Datasets = list[dict[str, Any]]
+Datasets = list[TrainedDataset]
 """Training datasets of one adapter: their names, files and hashes, as merge.json lists them."""
 HEADER = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights and config)"]
 SCALES = "Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1."

@@ -3,10 +3,13 @@
 The command writes it before the first answer. --resume compares it with what it would write now.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Required, TypedDict
 
 from tuneyard.core.records.record import record, renamed_keys
 
+Settings = Mapping[str, Any]
+"""Options by name. Those of plug-ins are among them, so that their values have no common type."""
 Part = Literal["settings", "models", "prompts", "datasets"]
 
 

@@ -12,6 +12,7 @@ from tuneyard.core.files import JsonObject, are_texts, files_sha256, read_object
 from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.message import _
+from tuneyard.core.records.training_record import TrainedDataset
 from tuneyard.core.text.secrets import public_settings
 
 TRAINING = "training.json"  # written last: its existence means that the training is finished
@@ -107,7 +108,7 @@ def training_settings(folder: Path) -> JsonObject:
     return public_settings(content) if isinstance(content, dict) else {}
 
 
-def training_data(folder: Path) -> list[JsonObject]:
+def training_data(folder: Path) -> list[TrainedDataset]:
     """The datasets that a folder's weights were trained on. [] if no file lists them.
 
     Each entry has the name `dataset`. Those of `tuneyard recipe train` also have `file` and `sha256`; the

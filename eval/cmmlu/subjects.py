@@ -6,7 +6,7 @@ The benchmark (github.com/haonan-li/CMMLU, arXiv:2306.09212) keeps five example 
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
@@ -101,7 +101,7 @@ def read_exam(data: Path, subject: str, chinese: str, shots: int) -> EvalDataset
 
 def in_groups(subjects: Iterable[str]) -> dict[str, list[str]]:
     """Names of the subjects by group, in the benchmark's order of groups."""
-    table: dict[str, Any] = read_mapping(TABLE, _("table of subjects"))
+    table = cast(dict[str, list[str]], read_mapping(TABLE, _("table of subjects")))
     groups = {}
     for group, members in table.items():
         names = [name for name in subjects if name in members]

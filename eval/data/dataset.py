@@ -21,7 +21,7 @@ from tuneyard.core.language.messages import warn
 from tuneyard.core.llamafactory.prompt import Messages, PromptAndAnswer, prompt_and_answer, refuse_media
 from tuneyard.core.records import ALPACA, Entry, format_of
 from tuneyard.eval.data.origin import Origin, find_origin
-from tuneyard.eval.data.scalar_answers import with_text_answers
+from tuneyard.eval.data.scalar_answers import Record, with_text_answers
 
 INDEPENDENT = "none"  # --cluster none
 DEFAULT = "group"  # the cluster column if none is named
@@ -29,7 +29,6 @@ RAW_FORMATS = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".zip", ".gz", ".z
 """Suffixes of files that `tuneyard data` compiles and no command of eval reads."""
 MISSPELT = marked("{place}: no {name!r}, found {near!r}: write both alike")
 MISSPELT_IN_ENTRY = marked("{place}: no {name!r}, found {near!r} in `columns` of its entry: write both alike")
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

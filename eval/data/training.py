@@ -4,19 +4,21 @@
 datasets in README.md. A merge or a fused model names its adapters in merge.json, and these are followed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tuneyard.adapters.model.provenance import CARD, open_parts
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.datasets.compiled import manifest_beside, read_row_index
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
-from tuneyard.core.files import sha256
+from tuneyard.core.files import JsonObject, sha256
 from tuneyard.core.language.message import _
 from tuneyard.core.records.results_record import TrainedOn
+from tuneyard.core.records.run_record import Settings
+from tuneyard.core.records.training_record import TrainedDataset
 from tuneyard.core.training.training_run import (
     MERGE,
     STARTED,
@@ -51,8 +53,8 @@ class Record:
     """
 
     source: str
-    data: Sequence[Mapping[str, Any]] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    data: Sequence[TrainedDataset] = ()
+    settings: Settings = field(default_factory=dict)
     missing: str = ""
     whole_pass: bool = True
 
@@ -128,13 +130,13 @@ def _records(folder: Path, missing: str) -> list[Record]:
     return [Record(_shown(folder), missing=missing)] if missing else []
 
 
-def _records_of_merge(folder: Path, merge: Mapping[str, Any]) -> list[Record]:
+def _records_of_merge(folder: Path, merge: JsonObject) -> list[Record]:
     """The records of each adapter of a merge, and of the base that a fused model was made of.
 
     Of an adapter that is gone or has changed since, merge.json still names the datasets.
     """
     records: list[Record] = []
-    of_lost_adapters: list[Mapping[str, Any]] = []
+    of_lost_adapters: list[TrainedDataset] = []
     for part in open_parts(merge):
         if part.adapter:
             records += _records(part.adapter.folder.resolve(), UNKNOWN)
@@ -150,7 +152,7 @@ def _records_of_merge(folder: Path, merge: Mapping[str, Any]) -> list[Record]:
     return records
 
 
-def _reads_every_row(settings: Mapping[str, Any]) -> bool:
+def _reads_every_row(settings: Settings) -> bool:
     """True if a finished training read all its rows at least once. max_steps may end it before."""
     steps, epochs = settings.get("max_steps"), settings.get("num_train_epochs")
     by_steps = isinstance(steps, int | float) and steps > 0
@@ -190,7 +192,7 @@ def _examples(record: Record, folder: Path | None) -> "tuple[Fingerprints, list[
     return examples, reasons
 
 
-def _fingerprints(data: Mapping[str, Any], registry: Path) -> "Fingerprints":
+def _fingerprints(data: TrainedDataset, registry: Path) -> "Fingerprints":
     """Fingerprints of a dataset's examples; an error if its file has changed since the training."""
     name = data["dataset"]
     path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path

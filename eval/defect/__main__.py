@@ -8,7 +8,6 @@ subtype_accuracy.png,results.json,predictions.jsonl}. docs/eval-defect.md explai
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.drawing.plots import PLOTTING, plotting, save
@@ -159,7 +158,7 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Resu
     write_json(folder / DETAILED, details)
 
 
-def _shares(kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, object]]:
+def _shares(kinds: Mapping[str, Results]) -> dict[str, dict[str, object]]:
     shares = {}
     for kind, share in kinds.items():
         shares[kind] = {

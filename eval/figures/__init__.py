@@ -9,7 +9,7 @@ Scoring commands, results.json, `eval compare`, `eval sweep` and `recipe best` t
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from typing import Any, Literal
 from tuneyard.core.errors import RequestError, unexpected
 from tuneyard.core.language.message import _
 from tuneyard.core.plugins import Plugin, PluginError, guarded, registry
+from tuneyard.core.records.run_record import Settings
 from tuneyard.core.training.metrics import METRICS, SHARE, UNKNOWN, Metric, metric_of
 from tuneyard.eval.statistics.rates import (
     Mean,
@@ -36,7 +37,7 @@ OfAll = Callable[..., Mean]
 """Takes the same as `OfRows`. The result is the figure with its interval."""
 GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"
 LARGEST = 1e100  # squares of more are beyond what a float holds
-NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+NO_SETTINGS: Settings = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,12 @@ class Figure:
     """False if it follows from the same correct answers: `eval compare` does not show it beside accuracy."""
     plugin: Plugin | None = None
 
-    def values(self, rows: Rows, settings: Mapping[str, Any] = NO_SETTINGS) -> Values:
+    def values(self, rows: Rows, settings: Settings = NO_SETTINGS) -> Values:
         """The value of each row. `PluginError` if a plug-in raises or gives no number."""
         with guarded(self.plugin):
             return self.of_rows(rows, **self._chosen(settings))
 
-    def mean(self, rows: Rows, settings: Mapping[str, Any] = NO_SETTINGS) -> Mean:
+    def mean(self, rows: Rows, settings: Settings = NO_SETTINGS) -> Mean:
         """The figure over rows that have its fields, with its interval.
 
         Rows with a `cluster` are not independent. A single cluster gives no interval, except of a share.
@@ -87,7 +88,7 @@ class Figure:
         figure = self.mean(measurable).as_json()
         return {**figure, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
 
-    def _chosen(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def _chosen(self, settings: Settings) -> dict[str, Any]:
         return {name: settings[name] for name in self.options if name in settings}
 
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
+from tuneyard.core.records.results_record import MetricFigure
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.runs.findings import RunFinding
 from tuneyard.eval.runs.results import BASE
@@ -36,7 +36,7 @@ class ModelScore(Mean):
     calibration: Calibration | None = None
     trained_on: int = 0
     trained_on_at_most: bool = False
-    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metrics: Mapping[str, MetricFigure] = field(default_factory=dict)
     always: str = ""
     trainings: Sequence[str] = ()
     seed_deviation: float = 0.0

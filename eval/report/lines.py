@@ -1,13 +1,14 @@
 """Figures of results.json in the lines that scoring commands print."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from tuneyard.core.language.message import _
-from tuneyard.eval.runs.results import Results
+from tuneyard.eval.runs.results import (
+    Results,
+)
 
 
-def accuracy_line(results: Mapping[str, Any]) -> str:
+def accuracy_line(results: Results) -> str:
     """Format accuracy, 95 % interval, n and the share of the most common answer, as commands print them."""
     low, high = results["ci95"]
     majority = f"{results['majority']:.1%}"

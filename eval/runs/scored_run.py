@@ -19,6 +19,7 @@ from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import check_characters
 from tuneyard.core.language.message import _
 from tuneyard.core.records.results_record import ResultFacts
+from tuneyard.core.records.run_record import Settings
 from tuneyard.core.training.metrics import METRICS, Metric, declared_metric, metric_of
 from tuneyard.eval.figures import Values, is_measurable, metrics, number_in
 from tuneyard.eval.statistics.rates import Rows, group_of, is_answered
@@ -307,7 +308,7 @@ def has_metric(records: Rows, metric: str) -> bool:
 
 
 def measured_by(
-    metric: str, records: Rows, settings: Mapping[str, Any]
+    metric: str, records: Rows, settings: Settings
 ) -> tuple[Sequence[str], Callable[[Rows], Values]]:
     """The fields that a metric is measured from, and the function that does it.
 

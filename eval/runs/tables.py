@@ -6,9 +6,8 @@ A record has the row's values by column, and `place`: the file and the line or r
 import csv
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
@@ -16,8 +15,9 @@ from tuneyard.core.files import first_repeated
 from tuneyard.core.files.bounded_columns import decoded_size, parquet_batches, record_slices
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LargeDataError, text_lines, too_large
 from tuneyard.core.language.message import _, relative
+from tuneyard.eval.statistics.rates import Row
 
-Records = Iterator[Mapping[str, Any]]
+Records = Iterator[Row]
 DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
 BATCH = 64  # rows of Parquet in memory at once, each with cells as long as LONGEST_CELL
 LARGEST_TABLE = 1 << 32  # bytes that a Parquet unpacks to: a file of 1 MB may have one text in a million rows

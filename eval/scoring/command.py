@@ -35,6 +35,7 @@ from tuneyard.eval.scoring.options import (
 )
 from tuneyard.eval.scoring.request import (
     SETTINGS,
+    OptionValues,
     ScoringRequest,
     request_of,
     resume_hint,
@@ -50,7 +51,7 @@ CHOSEN_HERE = {
     "out": "results/nli",
 }
 """Defaults of a bare command, for its help."""
-TakesImages = Callable[[Mapping[str, Any]], bool]
+TakesImages = Callable[[OptionValues], bool]
 """Decides by the command's own options whether rows with images can be scored."""
 SHOTS = ("shots", "shots_from")
 
@@ -75,7 +76,7 @@ class ScoringCommand(TuneyardCommand):
 
     def request(
         self,
-        options: Mapping[str, Any],
+        options: OptionValues,
         explicit: Mapping[str, str],
         command_line: CommandLine,
         by: str = "",
@@ -171,7 +172,7 @@ class ScoringCommand(TuneyardCommand):
             request = self.request(options, explicit, command_line)
             next_step(*self.score(request))
 
-    def _out(self, options: Mapping[str, Any]) -> Path:
+    def _out(self, options: OptionValues) -> Path:
         """The folder of the results. Kept outputs and servers do not tell the options of a bare command."""
         out: Path | None = options["out"]
         if not self.is_bare and out is not None:

@@ -11,7 +11,7 @@ An option that is given stays. `RequestError` names all that is missing, and a c
 """
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from tuneyard.core.language.messages import say
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.adapter_files import CONFIG, check_here
 from tuneyard.eval.models.load import find_model
+from tuneyard.eval.scoring.request import OptionValues
 from tuneyard.eval.scoring.trainings_here import is_try, unfinished_line, unfinished_trainings
 
 DEEPEST = 3
@@ -66,7 +67,7 @@ class FoundHere:
     """Commands that make what is missing, in their order."""
 
 
-def found_here(command: CommandLine, options: Mapping[str, Any], out: Path) -> dict[str, Any]:
+def found_here(command: CommandLine, options: OptionValues, out: Path) -> dict[str, Any]:
     """Complete the options of a bare command, by name, and print what was chosen.
 
     `RequestError` for adapters of several bases, and if something is missing.

@@ -20,6 +20,9 @@ from tuneyard.eval.runs.results import UNMERGED, check_same, kept_day, read_iden
 SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
 """The options of every command that --resume refuses to change."""
 
+OptionValues = Mapping[str, Any]
+"""Values of a command's options, by Click's names."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
@@ -66,7 +69,7 @@ class ScoringRequest:
     """The module of the command that scores, such as `eval.nli`."""
     by: str = ""
     """The module that the user called, if it is not the scoring command: `eval.suite`."""
-    own: Mapping[str, Any] = field(default_factory=dict)
+    own: OptionValues = field(default_factory=dict)
     """The command's own options by name: `{"variants": "all"}`."""
     explicit: Mapping[str, str] = field(default_factory=dict)
     """Names of the options that the user gave, with their flags: `{"max_new_tokens": "--max-new-tokens"}`."""
@@ -96,7 +99,7 @@ class ScoringRequest:
 
 
 def request_of(
-    options: Mapping[str, Any],
+    options: OptionValues,
     explicit: Mapping[str, str],
     command_line: CommandLine,
     command: str = "",
@@ -171,7 +174,7 @@ def resumed(request: ScoringRequest) -> ScoringRequest:
 
 
 def with_kept_options(
-    options: Mapping[str, Any], explicit: Mapping[str, str], rescorable: Iterable[str], command: str
+    options: OptionValues, explicit: Mapping[str, str], rescorable: Iterable[str], command: str
 ) -> dict[str, Any]:
     """The options of a run to score again (`rescore`), for those that the user leaves open.
 
