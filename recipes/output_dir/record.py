@@ -10,13 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tuneyard.core.datasets import REGISTRY
-from tuneyard.core.datasets.compiled import MANIFEST, manifest_beside
+from tuneyard.core.datasets.compiled import MANIFEST, manifest_beside, read_manifest
+from tuneyard.core.datasets.kept import kept_datasets
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import ContentError
 from tuneyard.core.execution.state import CURRENT, NEW, UNFINISHED, FileInput, Input, State, compare_inputs
-from tuneyard.core.files import bundled, files_of, is_file, read_object, sha256, text_sha256, versions
+from tuneyard.core.files import Fields, bundled, files_of, is_file, read_object, sha256, text_sha256, versions
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.message import Message, PathText, _, joined
+from tuneyard.core.text.quoting import shell
 from tuneyard.core.text.secrets import public_settings
 from tuneyard.core.training.parent_adapters import ADAPTERS, adapter_hashes, weights_hash
 from tuneyard.core.training.training_run import (

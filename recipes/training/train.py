@@ -38,6 +38,7 @@ from tuneyard.recipes.output_dir.record import (
     facts_of_ended_training,
     has_results,
     has_training,
+    how_to_go_on,
     inputs_of,
     state_of_run,
     training_record,
