@@ -6,12 +6,10 @@ Shares are 0-1, differences -1 to 1, limits are at 95 %. `report/` makes tables 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from tuneyard.core.records.results_record import MetricFigure
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.runs.findings import RunFinding
-from tuneyard.eval.runs.results import BASE
 from tuneyard.eval.runs.scored_run import RunsByDataset
 from tuneyard.eval.statistics.family import ALPHA, DifferenceTest
 from tuneyard.eval.statistics.rates import Calibration, Mean
@@ -22,42 +20,41 @@ MEAN = "mean"
 
 @dataclass(frozen=True, slots=True)
 class ModelScore(Mean):
-    """A model's accuracy, or its value in the compared metric, on a dataset or on the mean of datasets.
-
-    `trained_on` counts the rows in the model's training data; `trained_on_at_most` if the training may have
-    read fewer. `calibration` needs the labels' probabilities. `metrics` are those of results.json. `always`
-    is the answer of a model that gives the same answer to every example, if several were expected.
-    `trainings` are the models of a setting with several seeds, `seed_deviation` is the standard deviation of
-    their figures; the limits are then over seeds and examples. `macro_f1` is the value with its limits, if
-    the answers are labels.
-    """
+    """A model's accuracy, or its value in the compared metric, on a dataset or on the mean of datasets."""
 
     unparsed: int = 0
     calibration: Calibration | None = None
+    """None without probabilities of the labels."""
     trained_on: int = 0
+    """Examples that are in the model's training data."""
     trained_on_at_most: bool = False
+    """True if the training may have read fewer of them."""
     metrics: Mapping[str, MetricFigure] = field(default_factory=dict)
+    """Those of results.json."""
     always: str = ""
+    """The answer of a model that gives it to every example, if several were expected."""
     trainings: Sequence[str] = ()
+    """The models of a setting with several seeds: the limits are then over seeds and examples."""
     seed_deviation: float = 0.0
+    """Standard deviation of the figures of the trainings."""
     macro_f1: Sequence[float] | None = None
+    """The value with its limits, if the answers are labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairedTest(DifferenceTest):
-    """`model` minus `against` on the same `n` rows; p and limits hold for the whole family.
-
-    `better` and `worse` count rows. `shrunk` is the value shrunk towards the mean of three or more candidates
-    against the base. `macro_f1` is the difference of macro-F1 on the same rows, if the answers are labels.
-    """
+    """`model` minus `against` on the same rows; p and limits hold for the whole family."""
 
     model: str
     against: str
     n: int
     better: int
+    """Rows on which `model` is better."""
     worse: int
     shrunk: float | None = None
+    """The value shrunk towards the mean of three or more candidates against the base."""
     macro_f1: DifferenceTest | None = None
+    """The difference of macro-F1 on the same rows, if the answers are labels."""
 
     @property
     def significant(self) -> bool:
@@ -69,118 +66,159 @@ class PairedTest(DifferenceTest):
         if model != self.against:
             return self
         return replace(
-            self.turned(), model=model, against=self.model, better=self.worse, worse=self.better,
-            macro_f1=self.macro_f1 and self.macro_f1.turned(),
+            self.opposite(), model=model, against=self.model, better=self.worse, worse=self.better,
+            macro_f1=self.macro_f1 and self.macro_f1.opposite(),
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """Figures and tests of one dataset, or of the mean of datasets, and the conclusions from them.
+class Baseline:
+    """Always giving the most common answer of a dataset, or of each of several.
 
-    `over_majority` tests each model against always giving the most common answer, whose accuracy is
-    `majority`. Other metrics than accuracy, and datasets with one expected answer, have neither (`majority`
-    is nan). `same_answer` is the one expected answer: always giving it is correct, so that accuracy supports
-    no verdict. `left_out` counts rows without a value of some model. `decided_by` names the section that
-    decides if this one only describes. `margin` is the loss (a share) of `--margin`. `cautions` warn of
-    intervals that are too narrow. `datasets` are the sections that the mean averages. `elsewhere` are the
-    other datasets if the user chose this one to decide.
-    `has_seeds` is true if a candidate is a setting that was trained with several seeds.
-
-    The conclusions: `ranked` are all models, the best figure first. `better` are the tests of the models that
-    are shown to be better than the base, in this order. `best` is the first of them that is not shown to be
-    worse than the majority class. `recommended` is the best, the base if none is better, otherwise "".
-    `rivals` are the tests of the best model against those that it is not shown to differ from. `against_top`
-    are the tests of every other model against that of the best figure. `within_margin` are the models that
-    are shown to lose no more than the margin to it.
+    There is none for another metric than accuracy, or if all expected answers are the same.
     """
+
+    accuracy: float = math.nan
+    label: str = ""
+    """The most common answer, "" for several datasets."""
+    tests: Mapping[str, PairedTest] = field(default_factory=dict)
+    """Each model against it, on the same rows."""
+
+    def beats(self, model: str) -> bool:
+        """True if the model is significantly worse. Its labels, parser or template are then wrong."""
+        test = self.tests.get(model)
+        return test is not None and test.significant and test.value < 0
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What a section shows."""
+
+    ranked: Sequence[str]
+    """All models, the best figure first."""
+    better: Mapping[str, PairedTest]
+    """The tests of the models that are significantly better than the base, in this order."""
+    best: str | None
+    """The first of them that is not significantly worse than the majority class, on any dataset."""
+    recommended: str
+    """The best. The base if no model is better, and "" if there is nothing to recommend."""
+    rivals: Sequence[PairedTest]
+    """The tests of the best model against those from which it does not differ significantly."""
+    against_top: Sequence[PairedTest]
+    """The tests of every other model against that of the best figure."""
+    within_margin: Sequence[str]
+    """The models that lose significantly less than the margin to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What was compared on one dataset, or on the mean of datasets, and what it shows."""
 
     name: str
     n: int
     groups: int | None
-    majority: float
-    majority_label: str
+    """Number of clusters. None: the examples are independent."""
+    metric: Metric
+    base: str
     figures: Mapping[str, ModelScore]
     against_base: Sequence[PairedTest]
     between: Sequence[PairedTest]
-    over_majority: Mapping[str, PairedTest] = field(default_factory=dict)
-    decided_by: str = ""
-    margin: float | None = None
-    left_out: int = 0
-    metric: Metric = ACCURACY
-    cautions: Sequence[RunFinding] = ()
-    datasets: Sequence["Section"] = ()
-    elsewhere: Sequence["Section"] = ()
-    base: str = BASE
-    has_seeds: bool = False
+    """The tests of every pair of the other models."""
+    baseline: Baseline
+    conclusion: Conclusion
     same_answer: str | None = None
-    ranked: Sequence[str] = field(init=False)
-    better: Mapping[str, PairedTest] = field(init=False)
-    best: str | None = field(init=False)
-    recommended: str = field(init=False)
-    rivals: Sequence[PairedTest] = field(init=False)
-    against_top: Sequence[PairedTest] = field(init=False)
-    within_margin: Sequence[str] = field(init=False)
+    """The one expected answer: always giving it is correct, so that accuracy supports no verdict."""
+    left_out: int = 0
+    """Rows without a value of some model."""
+    margin: float | None = None
+    """The loss (a share) of `--margin`."""
+    cautions: Sequence[RunFinding] = ()
+    """Why intervals may be too narrow."""
+    decided_by: str = ""
+    """The section that decides, if this one only describes."""
+    datasets: Sequence["Section"] = ()
+    """The sections that the mean averages."""
+    elsewhere: Sequence["Section"] = ()
+    """The other datasets, if the user chose this one to decide."""
 
-    def __post_init__(self) -> None:
-        """Conclude once, in the order in which one conclusion rests on another."""
-        conclude = partial(object.__setattr__, self)
-        by_rank = sorted(self.figures, key=lambda model: self.metric.rank(self.figures[model].value))
-        conclude("ranked", by_rank)
-        better: dict[str, PairedTest] = {}
-        for test in sorted(self.against_base, key=lambda test: by_rank.index(test.model)):
-            if test.significant and (test.value > 0) == self.metric.higher:
-                better[test.model] = test
-        if self.same_answer is not None:
-            better.clear()
-        conclude("better", better)
-        best = next((model for model in better if not self.below_majority(model)), None)
-        conclude("best", best)
-        kept = ""
-        if self.against_base and not better and self.same_answer is None:
-            kept = self.base
-        conclude("recommended", best or kept)
-        conclude("rivals", [test for test in self.tests_of(best) if not test.significant])
-        conclude("against_top", [test.seen_from(test.against) for test in self.tests_of(by_rank[0])])
-        least = math.inf
-        if self.margin is not None:
-            least = -self.margin
-        conclude("within_margin", [test.model for test in self.against_top if test.low > least])
+    @property
+    def has_seeds(self) -> bool:
+        """True if a candidate is a setting that was trained with several seeds."""
+        return any(score.trainings for score in self.figures.values())
 
     def below_majority(self, model: str) -> list["Section"]:
-        """Where a model is shown to be worse than always giving the most common answer: the datasets of a
-        mean, otherwise this section. Something is then wrong with its labels, parser or template. If all
-        expected answers of a dataset are the same, there is no such baseline: it would be 100 %."""
-        sections = [section for section in self.datasets if section.below_majority(model)]
-        if sections:
-            return sections
-        test = self.over_majority.get(model)
-        has_baseline = all(section.majority < 1 for section in self.datasets or [self])
-        if test is not None and has_baseline and test.significant and test.value < 0:
+        """Where a model is significantly worse than always giving the most common answer: the datasets of a
+        mean, otherwise this section."""
+        sections = [section for section in self.datasets if section.baseline.beats(model)]
+        if not sections and self.baseline.beats(model):
             return [self]
-        return []
+        return sections
 
     def tests_of(self, model: str | None) -> list[PairedTest]:
         """The tests of a model against each other one, the one of the best figure first; [] for None."""
-        every = (*self.against_base, *self.between)
-        tests = [test.seen_from(model) for test in every if model in (test.model, test.against)]
-        return sorted(tests, key=lambda test: self.ranked.index(test.against))
+        return _tests_of(model, [*self.against_base, *self.between], self.conclusion.ranked)
+
+
+def conclude(
+    figures: Mapping[str, ModelScore],
+    against_base: Sequence[PairedTest],
+    between: Sequence[PairedTest],
+    baselines: Sequence[Baseline],
+    metric: Metric,
+    base: str,
+    margin: float | None,
+    *,
+    has_verdict: bool,
+) -> Conclusion:
+    """What figures and tests show. `baselines` are those of the section, and of the datasets of a mean.
+
+    Without a verdict, because every expected answer is the same, no model is better.
+    """
+    ranked = sorted(figures, key=lambda model: metric.rank(figures[model].value))
+    better: dict[str, PairedTest] = {}
+    for test in sorted(against_base, key=lambda test: ranked.index(test.model)):
+        if has_verdict and test.significant and (test.value > 0) == metric.higher:
+            better[test.model] = test
+    above = [model for model in better if not any(baseline.beats(model) for baseline in baselines)]
+    best = next(iter(above), None)
+    recommended = best or ""
+    if has_verdict and against_base and not better:
+        recommended = base
+    tests = [*against_base, *between]
+    against_top = [test.seen_from(test.against) for test in _tests_of(ranked[0], tests, ranked)]
+    least = math.inf
+    if margin is not None:
+        least = -margin
+    return Conclusion(
+        ranked,
+        better,
+        best,
+        recommended,
+        rivals=[test for test in _tests_of(best, tests, ranked) if not test.significant],
+        against_top=against_top,
+        within_margin=[test.model for test in against_top if test.low > least],
+    )
+
+
+def _tests_of(model: str | None, tests: Sequence[PairedTest], ranked: Sequence[str]) -> list[PairedTest]:
+    """The tests of a model as tests of it against each other one, by rank."""
+    of_model = [test.seen_from(model) for test in tests if model in (test.model, test.against)]
+    return sorted(of_model, key=lambda test: ranked.index(test.against))
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All sections of a comparison with `base` by one metric. The mean exists from two datasets on.
-
-    `deciding` are the sections that the verdict is based on: one, or every dataset if there is no mean.
-    `sections` are all of them in the order of a page: the deciding ones first.
-    """
+    """All sections of a comparison with `base` by one metric."""
 
     base: str
     models: Sequence[str]
-    sets: Sequence[Section]
+    datasets: Sequence[Section]
     mean: Section | None
+    """From two datasets on."""
     deciding: Sequence[Section]
+    """The sections that the verdict is based on: one, or every dataset if there is no mean."""
     sections: Sequence[Section]
+    """All of them in the order of a page: the deciding ones first."""
     metric: Metric = ACCURACY
 
 

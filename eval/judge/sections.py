@@ -22,7 +22,15 @@ from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.training.metrics import ACCURACY, METRICS, SHARE, Metric, metric_of
 from tuneyard.eval.figures import metrics
 from tuneyard.eval.figures.labels import UNKNOWN
-from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
+from tuneyard.eval.judge.conclusions import (
+    MEAN,
+    Baseline,
+    Comparison,
+    ModelScore,
+    PairedTest,
+    Section,
+    conclude,
+)
 from tuneyard.eval.judge.findings import RareLabels, SkewedDifference
 from tuneyard.eval.runs.findings import RunFinding
 from tuneyard.eval.runs.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
@@ -121,16 +129,12 @@ def compare(
     if has_mean and not decide_on:
         decided_by = MEAN
     datasets = {}
+    terms = Terms(base, metric, margin)
     for dataset, by_model in runs.items():
-        datasets[dataset] = _dataset_section(
-            dataset, by_model, rows[dataset], base, metric, margin=margin, decided_by=decided_by
-        )
+        datasets[dataset] = _dataset_section(dataset, by_model, rows[dataset], terms, decided_by)
     mean = None
     if has_mean:
-        mean = _mean_section(
-            list(datasets.values()), everywhere, list(rows.values()), base, metric,
-            margin=margin, decided_by=decide_on,
-        )  # fmt: skip
+        mean = _mean_section(list(datasets.values()), everywhere, list(rows.values()), terms, decide_on)
     if decide_on:
         elsewhere = [section for dataset, section in datasets.items() if dataset != decide_on]
         datasets[decide_on] = replace(datasets[decide_on], decided_by="", elsewhere=elsewhere)
@@ -269,15 +273,22 @@ def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
     return figures
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How all sections of a comparison are judged. `margin` is a share."""
+
+    base: str
+    metric: Metric
+    margin: float | None
+
+
 def _dataset_section(
-    dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric, **details: Any
+    dataset: str, runs: RunsByModel, data: PairedRows, terms: Terms, decided_by: str
 ) -> Section:
+    metric = terms.metric
     figures = {}
     for name, mean in mean_figures(data, metric).items():
         figures[name] = _score(mean, runs[name], data.seeds.get(name, ()), metric)
-    groups = None
-    if data.groups is not None:
-        groups = len(set(data.groups))
     if metric.counts_correct and not data.seeds:
         data = replace(data, f1=f1_of(dataset, runs))
         if data.f1 is not None:
@@ -289,11 +300,7 @@ def _dataset_section(
     always_correct = "log" in first.facts or first.facts.get("majority") == 1
     if metric.counts_correct and always_correct and len(set(first.gold)) == 1:
         same_answer = first.gold[0]
-    return _section(
-        dataset, [data], figures, base, metric,
-        same_answer=same_answer, groups=groups, majority_label=data.majority_label, cautions=cautions,
-        **details,
-    )  # fmt: skip
+    return _section(dataset, [data], figures, terms, decided_by, same_answer=same_answer, cautions=cautions)
 
 
 def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -> ModelScore:
@@ -343,9 +350,8 @@ def _mean_section(
     sections: Sequence[Section],
     models: Sequence[str],
     data: Sequence[PairedRows],
-    base: str,
-    metric: Metric,
-    **details: Any,
+    terms: Terms,
+    decided_by: str,
 ) -> Section:
     """The section of the mean of datasets, each counting alike."""
     figures = {}
@@ -354,8 +360,8 @@ def _mean_section(
         mean, deviation = average(scores), 0.0
         if model in data[0].seeds:
             seeds = _mean_seeds(model, data)
-            of_examples = [mean_figures(replace(rows, seeds={}), metric)[model] for rows in data]
-            mean = figure_over_seeds(metric, average(of_examples), seeds)
+            of_examples = [mean_figures(replace(rows, seeds={}), terms.metric)[model] for rows in data]
+            mean = figure_over_seeds(terms.metric, average(of_examples), seeds)
             deviation = stdev(seeds)
         figures[model] = ModelScore(
             **asdict(mean),
@@ -364,24 +370,26 @@ def _mean_section(
             trained_on_at_most=any(score.trained_on_at_most for score in scores),
             trainings=scores[0].trainings, seed_deviation=deviation,
         )  # fmt: skip
-    return _section(
-        MEAN, data, figures, base, metric, groups=None, majority_label="", datasets=sections, **details
-    )
+    return _section(MEAN, data, figures, terms, decided_by, datasets=sections)
 
 
 def _section(
     name: str,
     data: Sequence[PairedRows],
     figures: Mapping[str, ModelScore],
-    base: str,
-    metric: Metric,
-    **details: Any,
+    terms: Terms,
+    decided_by: str,
+    *,
+    same_answer: str | None = None,
+    cautions: Sequence[RunFinding] = (),
+    datasets: Sequence[Section] = (),
 ) -> Section:
     """A section with its tests, on the mean of the datasets in `data`.
 
     The tests of every model against the base, and those of the others among each other, are judged together.
     Of three or more candidates against the base each value is shrunk, too.
     """
+    base, metric = terms.base, terms.metric
     others = [model for model in figures if model != base]
     against: list[PairedTest] = []
     if base in figures:
@@ -391,24 +399,45 @@ def _section(
             _unused, units = differences_of(pairs, data, metric)
             values = shrunk(units).tolist()
             against = [replace(test, shrunk=value) for test, value in zip(against, values, strict=True)]
+    between = paired_family(list(combinations(others, 2)), data, metric)
     over_majority: dict[str, PairedTest] = {}
     if metric.counts_correct and not any(math.isnan(rows.majority) for rows in data):
         always = [replace(rows, values={**rows.values, "majority": rows.baseline}, f1=None) for rows in data]
         for model in figures:  # against always giving the most common answer, on the same rows
             (over_majority[model],) = paired_family([("majority", model)], always, metric)
+    groups, majority_label = None, ""
+    if len(data) == 1:
+        majority_label = data[0].majority_label
+        if data[0].groups is not None:
+            groups = len(set(data[0].groups))
+    baseline = Baseline(fmean(rows.majority for rows in data), majority_label, over_majority)
+    conclusion = conclude(
+        figures,
+        against,
+        between,
+        [baseline, *(section.baseline for section in datasets)],
+        metric,
+        base,
+        terms.margin,
+        has_verdict=same_answer is None,
+    )
     return Section(
         name,
-        n=sum(len(rows.weights) for rows in data),
-        majority=fmean(rows.majority for rows in data),
-        figures=figures,
-        against_base=against,
-        between=paired_family(list(combinations(others, 2)), data, metric),
-        over_majority=over_majority,
+        sum(len(rows.weights) for rows in data),
+        groups,
+        metric,
+        base,
+        figures,
+        against,
+        between,
+        baseline,
+        conclusion,
+        same_answer=same_answer,
         left_out=sum(rows.left_out for rows in data),
-        metric=metric,
-        base=base,
-        has_seeds=bool(data[0].seeds),
-        **details,
+        margin=terms.margin,
+        cautions=cautions,
+        decided_by=decided_by,
+        datasets=datasets,
     )
 
 

@@ -58,7 +58,7 @@ def differences(section: Section) -> dict[str, Table]:
     caption = tr("Differences in accuracy on {name}, example by example.", name=name)
     if section.name == MEAN:
         caption = tr("Differences in mean accuracy, example by example.")
-    best = section.best
+    best = section.conclusion.best
     between = sorted(section.between, key=lambda test: best not in (test.model, test.against))
     tests = [*section.against_base, *(test.seen_from(best) for test in between)]
     tables = {caption: difference_table(tests, section.metric)}

@@ -135,7 +135,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
             svg = plot.svg.replace("'DejaVu Sans'", VERDANA).encode()
             data = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
             pictures.append({"caption": caption, "data": data})
-    best = [section.recommended for section in comparison.deciding]
+    best = [section.conclusion.recommended for section in comparison.deciding]
     models = models_of(compared.runs)
     errors = collect_incorrect(compared.runs, page.errors)
     tables = {**answer_tables(compared.answers), **page.tables, **other_figures(comparison)}
@@ -181,7 +181,7 @@ def _chart(section: Section) -> PageChart:
 
     Places are percentages of the width, between tens around all intervals.
     """
-    scored = {model: section.figures[model] for model in section.ranked}
+    scored = {model: section.figures[model] for model in section.conclusion.ranked}
     low = math.floor(10 * min(score.low for score in scored.values())) / 10
     high = max(math.ceil(10 * max(score.high for score in scored.values())) / 10, low + 0.1)
     rows: list[ChartRow] = []

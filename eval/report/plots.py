@@ -125,10 +125,10 @@ def _plots(comparison: Comparison, runs: RunsByDataset) -> Iterator[tuple[str, s
     Each of several datasets has a folder. The plots that the page draws itself have no caption.
     """
     yield ACCURACY_PLOT, "", "", partial(draw_bars, accuracy_chart(comparison, comparison.sections))
-    names = folder_names(section.name for section in comparison.sets)
-    for section in comparison.sets:
+    names = folder_names(section.name for section in comparison.datasets)
+    for section in comparison.datasets:
         folder = f"{names[section.name]}/"
-        if len(comparison.sets) == 1:
+        if len(comparison.datasets) == 1:
             folder = ""
         dataset_runs = list(runs[section.name].values())
         kinds = [kind for kind in BY_KIND if all(run.kinds(kind) for run in dataset_runs)]
@@ -138,7 +138,7 @@ def _plots(comparison: Comparison, runs: RunsByDataset) -> Iterator[tuple[str, s
         for kind in kinds:
             chart = kinds_chart(dataset_runs, kind)
             yield f"{folder}{BY_KIND[kind]}", CAPTIONS[kind], section.name, partial(draw_bars, chart)
-        if all(map(_has_matrix, dataset_runs)) and len(comparison.sets) <= DETAILED:
+        if all(map(_has_matrix, dataset_runs)) and len(comparison.datasets) <= DETAILED:
             draw = partial(draw_confusion, dataset_runs)
             yield f"{folder}confusion.png", CAPTIONS["confusion"], section.name, draw
 
@@ -175,12 +175,12 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     """Accuracy by section and model, with the majority class. The title is the decision."""
     series: dict[str, list[Share | None]] = {}
     deciding = comparison.deciding
-    for model in dict.fromkeys([*deciding[0].ranked, *comparison.models]):  # the best first
+    for model in dict.fromkeys([*deciding[0].conclusion.ranked, *comparison.models]):  # the best first
         scores = [section.figures.get(model) for section in sections]
         if any(scores):
             series[model] = [score.with_limits if score else None for score in scores]
     places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]
-    baselines = [section.majority for section in sections]
+    baselines = [section.baseline.accuracy for section in sections]
     if any(map(math.isnan, baselines)):
         baselines = []
     base = ""
@@ -188,7 +188,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
         base = comparison.base
     best = ""
     if len(deciding) == 1:
-        best = deciding[0].recommended
+        best = deciding[0].conclusion.recommended
     return Chart(decisions(comparison, brief=True)[0], places, series, baselines, base, best)
 
 

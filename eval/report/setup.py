@@ -77,7 +77,7 @@ def compared_tables(compared: ComparedRuns) -> dict[str, Table]:
     return {
         tr("The models, with their base model and adapters."): compared_models(compared.runs),
         tr("The datasets, with what their examples test."): compared_datasets(
-            compared.runs, compared.comparison.sets
+            compared.runs, compared.comparison.datasets
         ),
     }
 
@@ -176,7 +176,7 @@ def next_command(compared: ComparedRuns) -> list[str]:
     recommended. Of an adapter that was trained again since it was scored, there is a warning instead.
     """
     section = compared.comparison.deciding[0]
-    best, *others = {section.recommended for section in compared.comparison.deciding}
+    best, *others = {section.conclusion.recommended for section in compared.comparison.deciding}
     if others or not best:
         return []
     first, *_unused = section.figures[best].trainings or [best]

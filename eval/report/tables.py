@@ -47,7 +47,7 @@ MOST_MODELS = 20  # on a screen
 def summary(compared: ComparedRuns) -> str:
     """What the command prints: the decision, and every model's figure, the recommended ones with a mark."""
     comparison = compared.comparison
-    marked = [section.recommended for section in comparison.deciding]
+    marked = [section.conclusion.recommended for section in comparison.deciding]
     parts = [*decisions(comparison), grid(scores(comparison, MOST_MODELS, marked))]
     more = len(comparison.models) - MOST_MODELS
     if more > 0:
@@ -61,7 +61,7 @@ def scores(comparison: Comparison, most: int | None = None, marked: Collection[s
 
     Models are rows and datasets columns; the other way round if there are many datasets.
     """
-    ranked = comparison.deciding[0].ranked
+    ranked = comparison.deciding[0].conclusion.ranked
     unranked = [model for model in comparison.models if model not in ranked]
     models = [*ranked, *unranked][:most]
     names = [model + BEST_MARK if model in marked else model for model in models]
@@ -76,10 +76,10 @@ def scores(comparison: Comparison, most: int | None = None, marked: Collection[s
         cells = [_score(section.figures.get(model), metric) for model in models]
         if metric.counts_correct:
             majority = tr("none")
-            if not math.isnan(section.majority):
-                majority = percent(section.majority)
-            if section.majority_label:
-                majority += f" ({short(section.majority_label)})"
+            if not math.isnan(section.baseline.accuracy):
+                majority = percent(section.baseline.accuracy)
+            if section.baseline.label:
+                majority += f" ({short(section.baseline.label)})"
             cells.append(majority)
         columns.append([tr("{name}, n = {n:,}", name=section_name(section.name), n=section.n), *cells])
     lines: Iterable[Sequence[str]] = columns
@@ -92,8 +92,8 @@ def scores(comparison: Comparison, most: int | None = None, marked: Collection[s
 def other_figures(comparison: Comparison) -> dict[str, Table]:
     """Macro-F1, calibration and the metrics of examples, by caption: a row for each model on each dataset."""
     figures = {}
-    for section in comparison.sets:
-        for model in section.ranked:
+    for section in comparison.datasets:
+        for model in section.conclusion.ranked:
             figures[model, section.name] = _figures_of(section.figures[model])
     names = dict.fromkeys(name for cells in figures.values() for name in cells)
     if not names:
@@ -258,7 +258,7 @@ def judged(compared: ComparedRuns) -> JudgedRecord:
         mean = None
         if comparison.mean is not None:
             mean = _section_json(comparison.mean)
-        datasets = {section.name: _section_json(section) for section in comparison.sets}
+        datasets = {section.name: _section_json(section) for section in comparison.datasets}
     judged: JudgedRecord = as_json(
         {
             **declared,
@@ -277,14 +277,14 @@ def _section_json(section: Section) -> dict[str, object]:
     return {
         "n": section.n,
         "groups": section.groups,
-        "majority": section.majority,
-        "majority_label": section.majority_label or None,
+        "majority": section.baseline.accuracy,
+        "majority_label": section.baseline.label or None,
         "margin": section.margin,
         "left_out": section.left_out,
-        "within_margin": section.within_margin,
+        "within_margin": section.conclusion.within_margin,
         "decided_by": section.decided_by or None,
-        "ship": section.best,
-        "tied_with": [test.against for test in section.rivals],
+        "ship": section.conclusion.best,
+        "tied_with": [test.against for test in section.conclusion.rivals],
         "comparisons": [*section.against_base, *section.between],
         "models": {model: _score_json(score, section.metric) for model, score in section.figures.items()},
         "verdict": decision(section) + notes(section),

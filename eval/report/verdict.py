@@ -54,7 +54,7 @@ def decision(section: Section, *, brief: bool = False) -> str:
             "name: --metric NAME.",
             answer=show_value(short(section.same_answer)),
         )
-    best, base = section.best, section.base
+    best, base = section.conclusion.best, section.base
     if best is None:
         return _not_better(section, brief=brief)
     figures, metric = section.figures, section.metric
@@ -66,9 +66,9 @@ def decision(section: Section, *, brief: bool = False) -> str:
         best=called(best), ours=value, theirs=base_value, base=called(base),
     )  # fmt: skip
     text += _alternatives(section, best, brief=brief)
-    over = section.over_majority.get(best)
+    over = section.baseline.tests.get(best)
     if over and not (over.significant and over.value > 0):
-        share = percent(section.majority)
+        share = percent(section.baseline.accuracy)
         text += tr(" But it is not shown to beat the majority-class baseline ({share}).", share=share)
     return text + _below_elsewhere(section, best)
 
@@ -81,15 +81,17 @@ def notes(section: Section) -> str:
     if section.decided_by:
         return ""
     text = ""
-    best = section.best
+    best = section.conclusion.best
     if best is not None:
-        test = section.better[best]
+        test = section.conclusion.better[best]
         gain = section.metric.difference_text(*test.with_limits)
         text += tr(
             " The difference between {best} and {base} is {gain}, p {p}.",
             best=called(best), base=called(section.base), gain=gain, p=show_p(test.p),
         )  # fmt: skip
-        if test.shrunk is not None and best == section.ranked[0]:  # luck lifts the highest figure only
+        if (
+            test.shrunk is not None and best == section.conclusion.ranked[0]
+        ):  # luck lifts the highest figure only
             text += tr(
                 " Choosing the best of {count} overstates its gain; corrected for that, it is {gain}.",
                 count=len(section.against_base), gain=section.metric.difference_text(test.shrunk),
@@ -135,7 +137,7 @@ def _alternatives(section: Section, best: str, *, brief: bool) -> str:
     """
     parts = len(merge_weights(best))
     simpler, others = [], []
-    for test in section.rivals:
+    for test in section.conclusion.rivals:
         if max(len(merge_weights(test.against)), 1) < parts:
             simpler.append(test)
         else:
@@ -198,8 +200,8 @@ def first_few(names: Sequence[str]) -> str:
 def _not_better(section: Section, *, brief: bool) -> str:
     """No model to ship: all are worse, there is no evidence, or the best is below the majority class."""
     base = section.base
-    if section.better:
-        best, test = next(iter(section.better.items()))
+    if section.conclusion.better:
+        best, test = next(iter(section.conclusion.better.items()))
         below_majority = section.below_majority(best)
         if brief:
             return tr(
@@ -275,9 +277,9 @@ def _majority_figures(sections: Sequence[Section], model: str, section: Section)
         baseline = tr("the majority-class baseline")
         if below is not section:
             baseline = tr("the majority-class baseline on {datasets}", datasets=below.name)
-        p = show_p(below.over_majority[model].p)
+        p = show_p(below.baseline.tests[model].p)
         figures.append(
-            tr("{baseline} ({share}, p {p})", baseline=baseline, share=percent(below.majority), p=p)
+            tr("{baseline} ({share}, p {p})", baseline=baseline, share=percent(below.baseline.accuracy), p=p)
         )
     return listed(figures)
 
@@ -286,9 +288,9 @@ def _within(section: Section, margin: float) -> str:
     """For each model: is it shown to be within the margin of the best?"""
     sentences = []
     gain = partial(points, border=-margin)
-    for test in section.against_top:
+    for test in section.conclusion.against_top:
         template = marked(" {model} is not shown to be within {margin:g} points of {other}: {gain}.")
-        if test.model in section.within_margin:
+        if test.model in section.conclusion.within_margin:
             template = marked(" {model} is shown to be within {margin:g} points of {other}: {gain}.")
         figures = limits(gain, test.with_limits, tr(" points"))
         sentences.append(

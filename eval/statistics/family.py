@@ -41,7 +41,7 @@ class DifferenceTest(Estimate):
     p: float
     smallest: float
 
-    def turned(self) -> Self:
+    def opposite(self) -> Self:
         """The same test of the opposite difference."""
         return replace(self, value=-self.value, low=-self.high, high=-self.low)
 

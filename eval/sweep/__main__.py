@@ -310,7 +310,7 @@ def _report(request: ScoringRequest, sweep: "Sweep") -> NextStep:
 
 def next_command(out: Path, compared: "ComparedRuns") -> list[str]:
     """Merge the chosen weights if the held-out half recommends them, otherwise look at the figures."""
-    recommended = compared.comparison.deciding[0].recommended
+    recommended = compared.comparison.deciding[0].conclusion.recommended
     if recommended == compared.choices[-1].model and (out / RECIPE).is_file():
         return ["tuneyard", "adapter", "merge", str(out / RECIPE), "--out", f"saves/{out.name}-merge"]
     return ["tuneyard", "eval", "compare", str(out), "--out", str(out / "verdict")]

@@ -152,7 +152,7 @@ def test_after_a_sweep_that_keeps_the_base_nothing_is_merged(tmp_path) -> None:
     gold = ["yes", "no"] * 12
     sweep = scored(tmp_path, gold, {"base": gold, "r": gold[::-1]}, [*range(12)])
     compared = judge(sweep, read_points(sweep), read_reported(sweep))
-    assert compared.comparison.deciding[0].recommended == "base"
+    assert compared.comparison.deciding[0].conclusion.recommended == "base"
     assert "merge" not in next_command(tmp_path, compared)
 
 

@@ -74,8 +74,8 @@ def check(section: Section) -> None:
     better = {test.model for test in section.against_base if test.significant and sign * test.value > 0}
     assert text.startswith("Ship") == bool(better)
     check_printed(text, section)
-    if section.best is not None:
-        assert section.best in better and not section.below_majority(section.best)
+    if section.conclusion.best is not None:
+        assert section.conclusion.best in better and not section.below_majority(section.conclusion.best)
 
 
 P = r"p (?:= )?(< 0\.001|[\d.]+\d)"
@@ -109,10 +109,10 @@ def check_first_line(comparison: Comparison) -> None:
     (text,) = decisions(comparison)
     (section,) = comparison.deciding
     shipped = re.match(r"Ship (?!none:)(\w+):", text)
-    assert (shipped and shipped[1]) == section.best
+    assert (shipped and shipped[1]) == section.conclusion.best
     assert "default" not in text
-    if comparison.mean and comparison.mean.best is not None:
-        assert not any(one.below_majority(comparison.mean.best) for one in comparison.sets)
+    if comparison.mean and comparison.mean.conclusion.best is not None:
+        assert not any(one.below_majority(comparison.mean.conclusion.best) for one in comparison.datasets)
 
 
 @settings(deadline=None, max_examples=60)

@@ -49,7 +49,7 @@ def test_luck_in_choosing_earns_nothing():
     for _ in range(60):
         runs = [fake_run(name, [draw.random() < 0.5 for _ in range(100)]) for name in ("base", *"abcdefgh")]
         kept, _ = chosen(runs)
-        gains.append(compare([*kept["s"].values()], "base").sets[0].against_base[0].value)
+        gains.append(compare([*kept["s"].values()], "base").datasets[0].against_base[0].value)
     assert abs(sum(gains) / len(gains)) < 0.035
 
 

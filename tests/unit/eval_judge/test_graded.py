@@ -53,9 +53,9 @@ def test_nothing_is_detectable_where_equal_values_are_of_too_few_clusters(tmp_pa
     equal = [{"score": 1.0, "cluster": "one"}] * rows
     run(run(tmp_path, "base", equal), "mine", equal)
     comparison = compared(tmp_path, "score")
-    assert comparison.sets[0].against_base[0].smallest == math.inf
+    assert comparison.datasets[0].against_base[0].smallest == math.inf
     assert "nan" not in markdown(comparison)
-    assert all(figure.unparsed == 0 for figure in comparison.sets[0].figures.values())
+    assert all(figure.unparsed == 0 for figure in comparison.datasets[0].figures.values())
 
 
 def test_a_loss_is_that_of_all_tokens_together_and_lower_is_better(tmp_path):
@@ -116,11 +116,13 @@ def test_where_lower_is_better_the_lowest_is_shipped_and_higher_ones_are_worse(t
         ):
             run(tmp_path, model, losses(seed, shift), dataset)
     found = compared(tmp_path, "eval_loss")
-    assert [*found.mean.better] == found.mean.ranked[:2] and found.mean.best in ("mine", "other")
-    (rival,) = found.mean.rivals
+    assert [*found.mean.conclusion.better] == found.mean.conclusion.ranked[
+        :2
+    ] and found.mean.conclusion.best in ("mine", "other")
+    (rival,) = found.mean.conclusion.rivals
     assert f"It is not shown to be better than {rival.against} (" in verdict(found.mean)
     told = markdown(found)
-    assert told.startswith(f"Ship {found.mean.best}: eval_loss ") and "default" not in told
+    assert told.startswith(f"Ship {found.mean.conclusion.best}: eval_loss ") and "default" not in told
     assert "majority" not in told and "points" not in told
 
 
@@ -176,7 +178,7 @@ def test_a_figure_that_another_tools_rows_state_is_taken_as_it_is_for_each_of_it
         for place, value in enumerate(values)
     ]
     write_lines(tmp_path / "log.jsonl", rows)
-    (section,) = compare_results([ScoredRunSource(tmp_path / "log.jsonl")], metric=metric).comparison.sets
+    (section,) = compare_results([ScoredRunSource(tmp_path / "log.jsonl")], metric=metric).comparison.datasets
     means = {model: figure.value for model, figure in section.figures.items()}
     assert means == pytest.approx({"base": 0.7, "mine": 0.5})
 
@@ -264,7 +266,7 @@ def costs(folder, **higher):
 def test_a_field_has_the_direction_that_its_runs_declare(tmp_path):
     _, shown = table(costs(tmp_path / "runs"), "cost", tmp_path / "out")
     assert "cost (dollars, lower is better)" in shown and "Ship cheap" in shown
-    (half,) = compared(tmp_path / "runs", "cost", questions=[partial(choose_on_half, metric="cost")]).sets
+    (half,) = compared(tmp_path / "runs", "cost", questions=[partial(choose_on_half, metric="cost")]).datasets
     assert "Ship cheap" in verdict(half)
     with raises(RequestError, "--metric cost"):
         compared(costs(tmp_path / "odd", dear=True), "cost")
@@ -283,6 +285,6 @@ def test_what_no_metric_can_be_made_of_is_refused(tmp_path):
 
 def test_a_single_model_has_its_figure_in_a_metric(tmp_path):
     rows = [{"score": score, "cluster": f"{number}"} for number, score in enumerate((0.25, 0.5, 0.75, 1.0))]
-    section = compared(run(tmp_path, "base", rows), "score").sets[0]
+    section = compared(run(tmp_path, "base", rows), "score").datasets[0]
     assert section.figures["base"].value == pytest.approx(0.625)
     assert (section.n, section.groups, section.left_out, list(section.against_base)) == (4, 4, 0, [])

@@ -146,7 +146,7 @@ def test_models_beside_settings_are_candidates_too() -> None:
     own = [fake_run("base", flags), fake_run("a", flags), fake_run("x", flags[::-1]), fake_run("b", flags)]
     comparison = compare(with_settings(by_dataset(own), "base", {"r": ["a", "b"]}), "base")
     assert comparison.models == ["base", "r", "x"]
-    assert [test.model for test in comparison.sets[0].against_base] == ["r", "x"]
+    assert [test.model for test in comparison.datasets[0].against_base] == ["r", "x"]
 
 
 @pytest.mark.parametrize(("seeds", "is_warned"), [(4, True), (5, False)])

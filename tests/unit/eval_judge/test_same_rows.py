@@ -139,9 +139,9 @@ def test_a_log_with_one_expected_answer_has_no_baseline_and_no_verdict(tmp_path,
     sources = [parse_source(f"{model}={tmp_path / model}.jsonl") for model in ("base", "tuned")]
     comparison = compare_runs(read_scored_runs(sources)[0]).comparison
     (section,) = comparison.sections
-    assert math.isnan(section.majority)
-    assert (section.majority_label, section.over_majority) == ("", {})
-    assert (section.best, section.recommended) == (None, "")
+    assert math.isnan(section.baseline.accuracy)
+    assert (section.baseline.label, section.baseline.tests) == ("", {})
+    assert (section.conclusion.best, section.conclusion.recommended) == (None, "")
     assert section.figures["tuned"].value == 0.9
     printed(decision(section), "No verdict on accuracy", f'"{answer}"', "--metric")
     printed("\n".join(scores(comparison).rows[-1]), "none")

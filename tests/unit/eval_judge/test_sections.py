@@ -26,7 +26,7 @@ def judge(*runs: ScoredRun) -> Comparison:
 
 
 def only(comparison: Comparison) -> Section:
-    (section,) = comparison.sets
+    (section,) = comparison.datasets
     assert comparison.mean is None
     return section
 
@@ -54,7 +54,7 @@ def test_a_model_is_paired_with_the_constant_answer() -> None:
     """45 of 100 are `no`: a model that is right on 20 more examples than `yes` is shown to beat it."""
     gold = ["yes"] * 55 + ["no"] * 45
     said = ["yes"] * 50 + ["no"] * 30 + ["yes"] * 20
-    over = only(judge(labelled("base", gold, said))).over_majority["base"]
+    over = only(judge(labelled("base", gold, said))).baseline.tests["base"]
     assert (over.better, over.worse, over.value) == (25, 5, pytest.approx(0.2)) and over.significant
 
 
@@ -64,8 +64,8 @@ def test_the_best_is_named_with_those_it_cannot_be_told_from_as_seen_from_it(ord
     right["c"] = [True] * 30 + [False] * 30 + [True] * 40  # a is shown to be better
     base = fake_run("base", [False] * 60 + [True] * 40)
     section = only(judge(base, *(fake_run(model, right[model]) for model in order)))
-    assert section.best == "a"
-    (rival,) = section.rivals
+    assert section.conclusion.best == "a"
+    (rival,) = section.conclusion.rivals
     assert (rival.model, rival.against, rival.better, rival.worse) == ("a", "b", 2, 0)
     assert rival.value == pytest.approx(0.02) and rival.low < rival.value < rival.high
 
@@ -74,7 +74,7 @@ def test_the_mean_takes_models_that_have_every_set() -> None:
     first = [fake_run("base", OLD, "s"), fake_run("a", NEW, "s"), fake_run("b", NEW, "s")]
     comparison = judge(*first, fake_run("base", OLD, "t"), fake_run("a", NEW, "t"))
     assert list(comparison.mean.figures) == ["base", "a"]
-    figure, single = comparison.mean.figures["a"], comparison.sets[0].figures["a"]
+    figure, single = comparison.mean.figures["a"], comparison.datasets[0].figures["a"]
     assert figure.value == single.value and figure.n == 200
     assert figure.value - figure.low == pytest.approx((single.value - single.low) / math.sqrt(2))
     (test,) = comparison.mean.against_base
@@ -135,7 +135,7 @@ def test_a_run_has_one_interval_wherever_it_is_told() -> None:
 
 def test_without_the_base_only_the_others_are_compared() -> None:
     section = only(judge(fake_run("a", OLD), fake_run("b", NEW)))
-    assert section.against_base == [] and len(section.between) == 1 and section.best is None
+    assert section.against_base == [] and len(section.between) == 1 and section.conclusion.best is None
 
 
 @pytest.mark.parametrize(("labels", "compared"), [(1, False), (2, True), (20, True), (21, False)])
@@ -178,5 +178,5 @@ def test_very_skewed_differences_are_named_in_a_caution(tail: float, warned: boo
 )
 def test_macro_f1_is_for_labels(gold, facts, has_f1) -> None:
     runs = [labelled(model, gold, gold, facts=facts) for model in ("base", "one")]
-    (section,) = compare(runs, "base").sets
+    (section,) = compare(runs, "base").datasets
     assert (section.figures["one"].macro_f1 is not None) is has_f1

@@ -183,7 +183,7 @@ def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() 
         ["rte=0.5,mnli=0.5", "Qwen2.5-3B", "saves/rte × 0.5 + saves/mnli × 0.5"],
         ["log", "results logs/x.jsonl", "–"],
     ]
-    (section,) = compare(runs, "base").sets
+    (section,) = compare(runs, "base").datasets
     assert compared_datasets(by_dataset(runs), [section]).rows == [["s", "2", "Inference; answers no, yes"]]
 
 
@@ -194,7 +194,7 @@ def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_a_dataset_without_labels_has_what_its_command_tests(language: str, tests: object, cell: str) -> None:
     run = ScoredRun("m", "s", "r", ["0"], [""], [""], [True], facts={"tests": tests})
-    (section,) = compare([run, replace(run, model="base")], "base").sets
+    (section,) = compare([run, replace(run, model="base")], "base").datasets
     with in_language(language):
         ((_name, _n, tested),) = compared_datasets(by_dataset([run]), [section]).rows
     if (language, tests) == ("zh", "tool calls"):

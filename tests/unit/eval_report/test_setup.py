@@ -61,7 +61,7 @@ def test_a_model_that_is_not_to_be_shipped_has_no_next_command(tmp_path: Path) -
     """It is better than the base, and worse than always giving the commonest answer."""
     compared = compare_results([ScoredRunSource(write(tmp_path / "runs", {"base": 5, "rte": 40}))])
     (section,) = compared.comparison.deciding
-    assert (*section.better, section.best) == ("rte", None)
+    assert (*section.conclusion.better, section.conclusion.best) == ("rte", None)
     assert next_command(compared) == []
 
 

@@ -1,6 +1,8 @@
 """Verdicts: the sentence for each decision, by figures that are known."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,12 +21,16 @@ from tests.fake_runs import (
 from tests.messages import golden_text, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.reader import in_language
+from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge import sections
 from tuneyard.eval.judge.conclusions import (
+    Baseline,
     Comparison,
+    Conclusion,
     ModelScore,
     PairedTest,
     Section,
+    conclude,
 )
 from tuneyard.eval.report.tables import markdown
 from tuneyard.eval.report.verdict import called, decision, decisions
@@ -40,7 +46,36 @@ def first_lines(comparison: Comparison) -> str:
 
 def told(*runs: ScoredRun) -> str:
     comparison = compare(runs, "base")
-    return verdict(comparison.mean or comparison.sets[0])
+    return verdict(comparison.mean or comparison.datasets[0])
+
+
+def section_of(
+    name: str,
+    figures: dict[str, ModelScore],
+    against_base: Sequence[PairedTest],
+    baseline: Baseline,
+    between: Sequence[PairedTest] = (),
+    datasets: Sequence[Section] = (),
+) -> Section:
+    """A section of accuracies with its conclusion."""
+    n = next(iter(figures.values())).n
+    unconcluded = Conclusion([], {}, None, "", [], [], [])
+    section = Section(
+        name, n, None, ACCURACY, "base", figures, against_base, between, baseline, unconcluded,
+        datasets=datasets,
+    )  # fmt: skip
+    return changed(section)
+
+
+def changed(section: Section, **changes: Any) -> Section:
+    """The section with other tests, and the conclusion from them."""
+    section = replace(section, **changes)
+    baselines = [section.baseline, *(dataset.baseline for dataset in section.datasets)]
+    conclusion = conclude(
+        section.figures, section.against_base, section.between, baselines, section.metric, section.base,
+        section.margin, has_verdict=True,
+    )  # fmt: skip
+    return replace(section, conclusion=conclusion)
 
 
 def test_figures_and_verdict_of_a_small_difference_do_not_contradict_each_other() -> None:
@@ -50,16 +85,16 @@ def test_figures_and_verdict_of_a_small_difference_do_not_contradict_each_other(
         "a": ModelScore(0.7002, 0.6, 0.8, 9000, 0.05),
     }
     test = PairedTest(0.0004, 0.0001, 0.0007, 0.0499, 0.0002, "a", "base", 9000, 40, 10)
-    section = Section("s", 9000, None, 0.2, "yes", figures, [test], [])
+    section = section_of("s", figures, [test], Baseline(0.2, "yes"))
     text = verdict(section)
     golden_text(text, "Ship a", "70.02", "69.98", "+0.04", "+0.01", "+0.1", "0.0499")
-    unknown = replace(section, against_base=[replace(test, low=-0.0001, p=0.0502)])
+    unknown = changed(section, against_base=[replace(test, low=-0.0001, p=0.0502)])
     text = verdict(unknown)
     golden_text(text, "+0.04", "−0.01", "+0.1", "0.0502", "9,000", "0.02")
     loss = PairedTest(0.03, 0.02, 0.0502, 0.01, 0.0002, "a", "base", 9000, 40, 10)
-    text = verdict(replace(section, against_base=[loss], margin=0.05))
+    text = verdict(changed(section, against_base=[loss], margin=0.05))
     golden_text(text, "5", "−3.0", "−5.02", "−2.0", "not shown")
-    text = verdict(replace(section, against_base=[replace(loss, high=0.04996)], margin=0.05))
+    text = verdict(changed(section, against_base=[replace(loss, high=0.04996)], margin=0.05))
     golden_text(text, "5", "−3.0", "−4.996", "−2.0", "is shown")
 
 
@@ -85,7 +120,7 @@ def test_a_model_beats_the_majority_class_only_if_their_paired_test_shows_it(
     figures = {"base": ModelScore(0.4, 0.3, 0.5, 100, 0.05, 0), "a": ModelScore(0.7, 0.6, 0.8, 100, 0.05, 0)}
     test = PairedTest(0.3, 0.2, 0.4, 0.001, 0.1, "a", "base", 100, 40, 10)
     over = PairedTest(value, -0.2, 0.2, p, 0.1, "a", "majority", 100, 40, 30)
-    section = Section("s", 100, None, 0.6, "yes", figures, [test], [], {"a": over})
+    section = section_of("s", figures, [test], Baseline(0.6, "yes", {"a": over}))
     caveat = " But it is not shown to beat the majority-class baseline (60.0 %)."
     assert decision(section).endswith(caveat) == told
     assert (
@@ -101,12 +136,16 @@ def below(base_p: float = 0.4) -> Section:
         "a": PairedTest(-0.233, -0.3, -0.1, 6e-9, 0.1, "a", "majority", 100, 10, 33),
         "base": PairedTest(-0.4, -0.5, -0.3, base_p, 0.1, "base", "majority", 100, 0, 40),
     }
-    return Section("s", 100, None, 0.5, "yes", figures, [test], [], over)
+    return section_of("s", figures, [test], Baseline(0.5, "yes", over))
 
 
 def test_a_model_that_is_worse_than_the_majority_class_is_never_shipped() -> None:
     section = below()
-    assert (section.best, *section.better, section.below_majority("a")) == (None, "a", [section])
+    assert (section.conclusion.best, *section.conclusion.better, section.below_majority("a")) == (
+        None,
+        "a",
+        [section],
+    )
     text = verdict(section)
     golden_text(text, "Ship none", "26.7", "10.0", "is better", "50.0", "0.001")
     comparison = Comparison("base", ["base", "a"], [section], None, [section], [section])
@@ -115,8 +154,8 @@ def test_a_model_that_is_worse_than_the_majority_class_is_never_shipped() -> Non
         assert verdict(section).startswith("都不采用：a") and first_lines(comparison).startswith(
             "都不采用：a"
         )
-    one_answer = replace(section, majority=1.0, majority_label="yes")
-    assert one_answer.best == "a"  # where every expected answer is the same, nothing is a guess
+    one_answer = changed(section, baseline=Baseline())
+    assert one_answer.conclusion.best == "a"  # where every expected answer is the same, nothing is a guess
 
 
 def mean_of(*datasets: Section, figures: dict[str, float], over: dict[str, PairedTest]) -> Section:
@@ -129,14 +168,14 @@ def mean_of(*datasets: Section, figures: dict[str, float], over: dict[str, Paire
         for model, value in figures.items()
         if model != "base"
     ]
-    return Section("mean", 200, None, 0.5, "", scores, tests, [], over, datasets=datasets)
+    return section_of("mean", scores, tests, Baseline(0.5, "", over), datasets=datasets)
 
 
 def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_dataset() -> None:
     """On s, a is at 26.7 % where the majority class is at 50 %. On t and on average it is far above."""
-    bad, good = below(), replace(below(), name="t", over_majority={})
+    bad, good = below(), replace(below(), name="t", baseline=Baseline(0.5, "yes"))
     mean = mean_of(bad, good, figures={"base": 0.4, "a": 0.6}, over={})
-    assert (mean.best, *mean.better, mean.below_majority("a")) == (None, "a", [bad])
+    assert (mean.conclusion.best, *mean.conclusion.better, mean.below_majority("a")) == (None, "a", [bad])
     text = verdict(mean)
     golden_text(
         text, "Ship none", "60.0", "40.0", "is better", "50.0", "0.001", "majority-class baseline on s"
@@ -144,7 +183,7 @@ def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_da
     sets = [replace(one, decided_by="mean") for one in (bad, good)]
     comparison = Comparison("base", ["base", "a"], sets, mean, [mean], [mean, *sets])
     golden_text(first_lines(comparison), "Ship none", "worse than", "majority-class baseline on s")
-    both = replace(mean, datasets=(bad, replace(bad, name="t")))
+    both = changed(mean, datasets=(bad, replace(bad, name="t")))
     golden_text(verdict(both), "50.0", "0.001", "majority-class baseline on t")
     golden_text(
         decisions(replace(comparison, deciding=[both]), brief=True)[0], "Ship none", "worse on s and t"
@@ -153,7 +192,7 @@ def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_da
 
 def test_the_mean_ships_the_best_model_that_is_above_the_majority_class_on_every_dataset() -> None:
     mean = mean_of(below(), figures={"base": 0.4, "a": 0.6, "b": 0.55}, over={})
-    assert (mean.best, *mean.better) == ("b", "a", "b")
+    assert (mean.conclusion.best, *mean.conclusion.better) == ("b", "a", "b")
     text = verdict(mean)
     assert text.startswith("Ship b: 55.0 %, against 40.0 % for the base.")
     assert "a has a better figure" not in text
@@ -161,7 +200,7 @@ def test_the_mean_ships_the_best_model_that_is_above_the_majority_class_on_every
 
 def test_a_base_that_is_worse_than_the_majority_class_on_one_dataset_is_named_by_the_mean() -> None:
     mean = mean_of(below(base_p=0.001), figures={"base": 0.6, "a": 0.4}, over={})
-    mean = replace(mean, against_base=[replace(mean.against_base[0], value=-0.2, low=-0.3, high=-0.1)])
+    mean = changed(mean, against_base=[replace(mean.against_base[0], value=-0.2, low=-0.3, high=-0.1)])
     text = verdict(mean)
     golden_text(text, "Keep the base", "50.0", "is worse", "majority-class baseline on s")
 
@@ -175,30 +214,33 @@ def test_the_verdict_of_one_dataset_names_a_model_that_is_worse_than_the_majorit
             predicted = gold[:count] + ["unknown"] * (100 - count)
             runs.append(labelled(model, gold, predicted, dataset))
     decided_on_t = compare(runs, "base", "t")
-    texts = {section.name: verdict(section) for section in decided_on_t.sets}
+    texts = {section.name: verdict(section) for section in decided_on_t.datasets}
     assert texts["t"].startswith("Ship a: 90.0 %, against 50.0 % for the base.")
     golden_text(texts["t"], "But a is worse", "majority-class baseline on s", "50.0 %", "Something is wrong")
     golden_text(first_lines(decided_on_t), "Ship a", "a is worse than the majority-class baseline on s")
     with in_language("zh"):
-        assert "s 上的多数类基线" in verdict(decided_on_t.sets[1])
+        assert "s 上的多数类基线" in verdict(decided_on_t.datasets[1])
         assert "s 上的多数类基线" in first_lines(decided_on_t)
     decided_on_s = compare(runs, "base", "s")
-    assert "baseline on" not in verdict(decided_on_s.sets[0])
+    assert "baseline on" not in verdict(decided_on_s.datasets[0])
 
 
 def test_a_dataset_with_one_expected_answer_gives_the_mean_no_majority_baseline() -> None:
-    one_answer = replace(below(), majority=1.0, majority_label="yes")
+    one_answer = changed(below(), baseline=Baseline())
     over = {"a": PairedTest(-0.2, -0.3, -0.1, 0.001, 0.1, "a", "majority", 200, 10, 50)}
     figures = {"base": 0.4, "a": 0.6}
-    assert mean_of(replace(below(), over_majority={}), figures=figures, over=over).best is None
-    assert mean_of(one_answer, figures=figures, over=over).best == "a"
+    assert (
+        mean_of(replace(below(), baseline=Baseline(0.5, "yes")), figures=figures, over=over).conclusion.best
+        is None
+    )
+    assert mean_of(one_answer, figures=figures, over={}).conclusion.best == "a"
 
 
 def test_a_base_that_is_worse_than_the_majority_class_is_not_kept_in_silence() -> None:
     worse = [PairedTest(-0.1, -0.2, -0.05, 0.001, 0.1, "a", "base", 100, 3, 20)]
-    text = verdict(replace(below(base_p=0.001), against_base=worse))
+    text = verdict(changed(below(base_p=0.001), against_base=worse))
     golden_text(text, "Keep the base", "is worse")
-    assert "majority" not in verdict(replace(below(base_p=0.4), against_base=worse))
+    assert "majority" not in verdict(changed(below(base_p=0.4), against_base=worse))
 
 
 def test_a_better_figure_that_is_not_shown_to_be_better_is_named_as_a_rival() -> None:
@@ -210,7 +252,7 @@ def test_a_better_figure_that_is_not_shown_to_be_better_is_named_as_a_rival() ->
         PairedTest(0.15, -0.02, 0.3, 0.09, 0.1, "B", "base", 100, 40, 25),
     ]
     between = [PairedTest(0.013, -0.1, 0.12, 0.8, 0.1, "B", "A", 100, 9, 8)]
-    text = verdict(Section("s", 100, None, 0.3, "yes", figures, tests, between))
+    text = verdict(section_of("s", figures, tests, Baseline(0.3, "yes"), between=between))
     golden_text(text, "Ship A", "54.7", "not shown to be better than B", "−1.3")
 
 
@@ -293,14 +335,14 @@ def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
     base, a = [True] * 500 + [False] * 500, [True] * 900 + [False] * 100
     b = [False] * 6 + [True] * 894 + [True] * 4 + [False] * 96
     runs = [fake_run("base", base), fake_run("a", a), fake_run("b", b)]
-    (section,) = compare(runs, "base", margin=0.02).sets
-    (test,) = (test for test in section.against_top if test.model == "b")
+    (section,) = compare(runs, "base", margin=0.02).datasets
+    (test,) = (test for test in section.conclusion.against_top if test.model == "b")
     assert test.against == "a" and -0.02 < test.low < -0.005 < test.value == pytest.approx(-0.002)
     golden_text(verdict(section), "2", "−0.2", "−0.8", "+0.4", "is shown", "−40.0", "not shown")
     found = table_json(runs, margin=0.02)
     assert VALID(found) and found["datasets"]["s"]["within_margin"] == ["b"]
-    (tight,) = compare(runs, "base", margin=0.005).sets
+    (tight,) = compare(runs, "base", margin=0.005).datasets
     golden_text(verdict(tight), "0.5", "not shown")
-    assert "within" not in verdict(compare(runs, "base").sets[0])
+    assert "within" not in verdict(compare(runs, "base").datasets[0])
     with raises(RequestError, "--margin"):
         compare(runs[:1], "base", margin=0.01)

@@ -62,12 +62,12 @@ def test_both_sweeps_may_be_in_one_folder_and_each_has_its_file(sweep):
 
 def test_base_singles_and_the_choice_on_the_other_half(sweep):
     comparison = compare_results([ScoredRunSource(sweep)]).comparison
-    (section,) = comparison.sets
+    (section,) = comparison.datasets
     assert sorted(comparison.models) == ["base", "mnli", "rte", "rte=0.5,mnli=0.5"]
     assert section.n == 3
     shares = {model: round(3 * figure.value) for model, figure in section.figures.items()}
     assert shares == {"base": 1, "rte": 0, "mnli": 2, "rte=0.5,mnli=0.5": 2}
-    assert section.majority == pytest.approx(2 / 3)
+    assert section.baseline.accuracy == pytest.approx(2 / 3)
 
 
 def test_it_is_said(sweep, capsys):
@@ -81,7 +81,7 @@ def test_it_is_said(sweep, capsys):
 def test_a_point_that_is_named_is_compared_on_the_half_that_chooses(sweep):
     named = [ScoredRunSource(sweep / "base"), ScoredRunSource(sweep / "rte=1,mnli=1")]
     compared = compare_results(named)
-    assert compared.comparison.sets[0].n == 3
+    assert compared.comparison.datasets[0].n == 3
     assert compared.findings[0] == ChosenOnTheseRows((str(sweep / "base"), str(named[1].path)))
 
 
