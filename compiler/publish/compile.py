@@ -55,7 +55,7 @@ def compile_dataset(request: CompileRequest) -> CompileReport:
     return report
 
 
-def dataset_state(request: CompileRequest) -> State:
+def state(request: CompileRequest) -> State:
     """How far the dataset of a request is. The sources are hashed, no row is read and nothing is written.
 
     With `strict` a dataset with warnings is stale, as its compile would fail. Raises what a compile raises
@@ -64,9 +64,9 @@ def dataset_state(request: CompileRequest) -> State:
     job = _find_job(request)
     registry = Registry(request.out)
     registry.check(job.spec, job.inputs, force=request.force)
-    state = registered_state(registry, job.spec.name, job.identity())
-    if state != CURRENT or not request.strict:
-        return state
+    registered = registered_state(registry, job.spec.name, job.identity())
+    if registered != CURRENT or not request.strict:
+        return registered
     warnings = _report_of(registry.manifests[job.spec.name], job).problems.count("W")
     if not warnings:
         return CURRENT

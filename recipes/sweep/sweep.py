@@ -94,7 +94,7 @@ def check_runs(request: GridRequest, target: Machine, *, quick: bool = False) ->
     check_first(request.recipes, trained_metric, target, quick, runs_model_code=request.runs_model_code)
 
 
-def sweep_state(request: GridRequest) -> State:
+def state(request: GridRequest) -> State:
     """How far the runs and the table of a sweep are. Nothing is written.
 
     A sweep is stale if a run in its folder is that of other inputs, or if its table is of another grid. The
@@ -107,10 +107,10 @@ def sweep_state(request: GridRequest) -> State:
     kinds = set()
     changes: list[Message] = []
     for recipe in request.recipes:
-        state = point_state(recipe, request.evaluation, target)
-        kinds.add(state.kind)
+        of_point = point_state(recipe, request.evaluation, target)
+        kinds.add(of_point.kind)
         name = recipe.output_dir.name
-        changes += [_("{name}: {change}", name=name, change=change) for change in state.changes]
+        changes += [_("{name}: {change}", name=name, change=change) for change in of_point.changes]
     table = request.out / SWEEP
     record = read_object(table) if table.is_file() else {}
     if record:

@@ -65,7 +65,7 @@ class TrainRequest(NamedTuple):
     is_checked: bool = False
 
 
-def training_state(request: TrainRequest) -> State:
+def state(request: TrainRequest) -> State:
     """How far the training of a request is in its output_dir, on this machine.
 
     Datasets and model are hashed, and nothing is written.
@@ -109,7 +109,7 @@ def train(request: TrainRequest) -> State:
         refuse_links_in(output_dir)
         if (output_dir / TRAINING).is_file():
             return CURRENT
-        state = state_of_run(output_dir, inputs, world)
+        state_before = state_of_run(output_dir, inputs, world)
         if has_results(recipe):  # a command that was killed before it wrote training.json
             say(
                 _(
@@ -134,7 +134,7 @@ def train(request: TrainRequest) -> State:
         record = training_record(recipe, inputs, {**world, "hardware": hardware, **facts})
         write_json(output_dir / TRAINING, record)
     say(_("{path}: trained in {seconds} s", path=output_dir, seconds=facts["seconds"]))
-    return state
+    return state_before
 
 
 def _added_settings(recipe: Recipe, schedule: Schedule, *, has_gpus: bool) -> dict[str, object]:

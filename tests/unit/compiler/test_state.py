@@ -1,4 +1,4 @@
-"""`dataset_state`: what a compile depends on, changed one by one, makes its dataset stale and is named."""
+"""The state of a dataset: each change of what a compile depends on makes it stale, and is named."""
 
 import contextlib
 import json
@@ -14,7 +14,8 @@ from tests.json_files import read_json
 from tests.unit.compiler.conftest import ROWS, Bench, questions
 from tuneyard.compiler.engine import identity
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import compile_dataset, dataset_state
+from tuneyard.compiler.publish.compile import compile_dataset
+from tuneyard.compiler.publish.compile import state as dataset_state
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.spec.changes import SpecChanges, changed_spec

@@ -25,7 +25,8 @@ from tuneyard.recipes.sweep import results, run
 from tuneyard.recipes.sweep import sweep as sweeps
 from tuneyard.recipes.sweep.grid import Grid, parse_grid, run_names
 from tuneyard.recipes.sweep.settings import settings_of
-from tuneyard.recipes.sweep.sweep import GridRequest, sweep_state
+from tuneyard.recipes.sweep.sweep import GridRequest
+from tuneyard.recipes.sweep.sweep import state as sweep_state
 from tuneyard.recipes.training.train import TrainRequest
 
 AXES = {"lora_rank": ["4", "8"], "lora_alpha": ["8", "16"]}

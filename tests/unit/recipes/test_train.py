@@ -25,7 +25,8 @@ from tuneyard.recipes.output_dir.resume import why_not_resumed
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.recipe.model_source import require_model
 from tuneyard.recipes.training import train as training
-from tuneyard.recipes.training.train import TrainRequest, train, training_state
+from tuneyard.recipes.training.train import TrainRequest, train
+from tuneyard.recipes.training.train import state as training_state
 
 
 @pytest.fixture
