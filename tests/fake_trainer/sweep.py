@@ -16,6 +16,6 @@ if __name__ == "__main__":
     gpus = [hardware.Gpu("A100-80", 8)] * int(os.environ.get("FAKE_GPUS", "0"))
     hardware.find_gpus = lambda: gpus
     sweep.check_first = lambda *_words, **_options: None
-    train.ask_first = lambda *_words: []
+    train.ask_first = lambda *_words, **_options: []
     results.plot = lambda *_values: None
     run_command(command.command)

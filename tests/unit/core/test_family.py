@@ -15,6 +15,7 @@ from tuneyard.core.execution.family import FAMILIES, start_family
 ORPHAN = "setsid sh -c 'echo $$ > pid; exec sleep 600' & sleep 0.1"
 """Starts a process in a session of its own, whose parent then ends."""
 WITHOUT_ENVIRONMENT = "env -i setsid sh -c 'echo $$ > pid; exec sleep 600'; true"
+ONLY_WITHOUT = "exec env -i sh -c 'echo $$ > pid; exec sleep 600'"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 ASKING = """
 import sys
@@ -37,7 +38,9 @@ def test_an_orphan_ends_with_its_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize(
-    "command", [f"{ORPHAN}; sleep 600", WITHOUT_ENVIRONMENT], ids=["orphan", "no variables"]
+    "command",
+    [f"{ORPHAN}; sleep 600", WITHOUT_ENVIRONMENT, ONLY_WITHOUT],
+    ids=["orphan", "no variables", "the command without variables"],
 )
 def test_a_member_of_any_kind_ends_with_the_asking_process(
     tmp_path: Path, command: str, sign: signal.Signals

@@ -24,6 +24,11 @@ from tuneyard.core.llamafactory import client
 from tuneyard.core.llamafactory.client import LlamaFactoryChild
 
 SLOW_IMPORT = "import pathlib, time; pathlib.Path({path!r}).write_text('importing'); time.sleep(600)"
+IGNORES_CHILDREN = (
+    'exec "$1" -c "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); '
+    'os.execv(sys.argv[1], sys.argv[1:])"'
+)
+"""Starts a program as some schedulers do, which ignore the signals of their children."""
 SCRIPT = """
 import os, pathlib, sys
 from tests import llamafactory_questions as questions
@@ -254,7 +259,7 @@ def run_script(folder: Path, body: str, shell: str = '"$@"') -> "subprocess.Comp
 
 
 @pytest.mark.parametrize(
-    "shell", ['"$@"', '"$@" <&-', '"$@" 2>&-', "trap '' CHLD; exec \"$@\"", "trap '' INT; exec \"$@\""]
+    "shell", ['"$@"', '"$@" <&-', '"$@" 2>&-', f'{IGNORES_CHILDREN} "$@"', "trap '' INT; exec \"$@\""]
 )
 def test_a_script_without_a_guard_asks_however_it_was_started(tmp_path: Path, shell: str) -> None:
     stand_in(tmp_path)
@@ -313,6 +318,42 @@ def test_nothing_outlives_it_either_while_llamafactory_is_imported(
     script.kill()
     script.wait()
     wait_for_end([child])
+
+
+def test_a_fork_that_outlives_the_asking_process_keeps_no_child_alive(
+    tmp_path: Path, started_script: Callable[[str], "subprocess.Popen[bytes]"]
+) -> None:
+    stand_in(tmp_path)
+    body = """
+child = client.ask(questions.process)["child"]
+fork = os.fork()
+if fork == 0:
+    import time
+    time.sleep(600)
+pathlib.Path("new").write_text(f"{child} {fork}")
+pathlib.Path("new").rename("state")
+client.ask(questions.sleep, 600)
+"""
+    script = started_script(body)
+    child, fork = map(int, written(tmp_path / "state", script).split())
+    script.kill()
+    script.wait()
+    wait_for_end([child])
+    assert alive(fork)
+    os.kill(fork, signal.SIGKILL)
+
+
+def test_ctrl_c_of_the_terminal_between_questions_does_not_reach_the_child(tmp_path: Path) -> None:
+    """It goes to all processes of the terminal's foreground group."""
+    stand_in(tmp_path)
+    body = """
+import signal
+before = client.ask(questions.process)["child"]
+signal.signal(signal.SIGINT, lambda *_: None)  # as a prompt does
+os.killpg(0, signal.SIGINT)
+print(before == client.ask(questions.process)["child"])
+"""
+    assert run_script(tmp_path, body, 'exec setsid "$@"').stdout == "True\n"
 
 
 def test_a_killed_child_takes_its_question_along(
