@@ -1,6 +1,7 @@
-"""The registry of figures: name, unit, direction, kind of interval, and how values are written.
+"""The meaning of figures: unit, direction, and how values are written.
 
-A figure of a training (`loss`), of an evaluation (`accuracy`) or of a plug-in is a `Metric`.
+The table has the figures that recipes, results.json and other tools state by name alone. What an evaluation
+measures is declared in eval/figures/, and takes its meaning from here if the table has its name.
 """
 
 import re

@@ -43,7 +43,7 @@ from tuneyard.eval.statistics.family import (
     shrunk,
     units_of,
 )
-from tuneyard.eval.statistics.rates import LOSS, Mean, average, calibration, metric_mean
+from tuneyard.eval.statistics.rates import Mean, average, calibration, metric_mean
 from tuneyard.eval.statistics.seeds import figure_over_seeds, over_seeds
 from tuneyard.eval.statistics.spread import Floats
 
@@ -160,9 +160,10 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
             )
         )
     weights = np.ones(len(kept))
-    if metric.name == LOSS:
-        tokens = first.column("tokens")  # another tool's row may state a loss without them
-        weights = np.array([tokens[row] or 1 for row in kept], dtype=float)
+    figure = metrics().get(metric.name)
+    if figure is not None and figure.weight:
+        weight = first.column(figure.weight)  # another tool's row may state a loss without its tokens
+        weights = np.array([weight[row] or 1 for row in kept], dtype=float)
     values = {model: np.array(column, dtype=float)[kept] for model, column in by_model.items()}
     seeds = {}
     for name, run in runs.items():
