@@ -31,7 +31,8 @@ def install(tmp_path, monkeypatch):
 
 
 def example():
-    return documented("@metric")
+    """Under another name, so that the documented file can also be in eval/figures/."""
+    return documented("@metric(").replace("answer_length", "plugged_length")
 
 
 def runs(folder, outputs=LENGTHS):
@@ -47,30 +48,33 @@ def runs(folder, outputs=LENGTHS):
 
 @pytest.mark.usefixtures("unrendered")
 def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install, tmp_path, capsys):
-    install("answer_length", example())
+    install("plugged_length", example())
     folder = tmp_path / "runs"
     runs(folder)
-    found = read_json(folder / "one/s/results.json")["metrics"]["answer_length"]
+    found = read_json(folder / "one/s/results.json")["metrics"]["plugged_length"]
     assert found == {
         "value": 5.0, "n": 8, "stderr": 0.0, "ci95": [5.0, 5.0],
         "unit": "characters", "higher_is_better": False,
     }  # fmt: skip
     call(compare, folder, "--out", tmp_path / "compared")
-    table = table_with((tmp_path / "compared/table.md").read_text(), "answer_length")
-    assert table.cell("one", "answer_length") == "5 (5 to 5), n = 8"
+    table = table_with((tmp_path / "compared/table.md").read_text(), "plugged_length")
+    assert table.cell("one", "plugged_length") == "5 (5 to 5), n = 8"
     told = read_json(tmp_path / "compared/table.json")
-    assert told["datasets"]["s"]["models"]["one"]["metrics"]["answer_length"]["value"] == 5.0
+    assert told["datasets"]["s"]["models"]["one"]["metrics"]["plugged_length"]["value"] == 5.0
     page = (tmp_path / "compared/report.html").read_text().replace("<wbr>", "")
-    assert "answer_length on s (characters, lower is better)" in page
+    assert "plugged_length on s (characters, lower is better)" in page
     halves = {"s": ([*range(4)], [*range(4, 8)])}
-    sweep = Sweep(folder, Axes("base", ["w"], {"base": (0.0,), "one": (1.0,)}, {}), halves, "answer_length")
+    sweep = Sweep(folder, Axes("base", ["w"], {"base": (0.0,), "one": (1.0,)}, {}), halves, "plugged_length")
     write(sweep, judge(sweep, read_points(sweep), read_points(sweep)))
     swept = read_json(folder / "points.json")
-    assert (swept["ship"], swept["metric"]) == ("one", "answer_length")  # accuracy alone would take the first
+    assert (swept["ship"], swept["metric"]) == (
+        "one",
+        "plugged_length",
+    )  # accuracy alone would take the first
     runs(tmp_path / "steps", {"base": "a long answer", "checkpoint-1": "longer", "checkpoint-2": "short"})
     capsys.readouterr()
     out = tmp_path / "best"
-    call(compare, tmp_path / "steps", "--choose-on", "half", "--metric", "answer_length", "--out", out)
+    call(compare, tmp_path / "steps", "--choose-on", "half", "--metric", "plugged_length", "--out", out)
     (choice,) = read_json(out / "table.json")["choice"]
     assert choice["model"] == "checkpoint-2"
 
@@ -88,9 +92,9 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
 def test_a_metric_that_fails_is_named_with_its_package_and_takes_no_other_with_it(install, unit, body, said):
     head = f"from tuneyard.eval.figures import metric\n@metric('bad', unit={unit!r}, higher=True, needs=())\n"
     install("bad", f"{head}def bad(prediction):\n    {body}\n")
-    install("answer_length", example())
+    install("plugged_length", example())
     figures, (error,) = metrics.measure([{"model_output": "abc"}])
-    assert "bad" not in figures and figures["answer_length"]["ci95"] is None
+    assert "bad" not in figures and figures["plugged_length"]["ci95"] is None
     printed_line(str(error), "'bad'", "plug_bad 1.2", "tuneyard.metrics", said)
 
 

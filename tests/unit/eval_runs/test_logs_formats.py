@@ -238,14 +238,15 @@ def test_llamafactorys_predictions_are_found_in_an_output_dir_and_paired_by_line
 
 
 def example() -> str:
-    return documented("@log_reader")
+    """Under another name, so that the documented file can also be in eval/runs/logs/."""
+    return documented("@log_reader").replace("openai_evals", "plugged_evals")
 
 
 @pytest.fixture
 def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Install the worked example, or other code, as a package with an entry point."""
     with installing(tmp_path / "site", "tuneyard.logs", monkeypatch, log_readers) as lay:
-        yield partial(lay, "openai_evals")
+        yield partial(lay, "plugged_evals")
 
 
 def openai_log(path: Path, picked: list[str | None]) -> Path:
@@ -288,14 +289,15 @@ def test_a_plug_in_that_fails_is_named(plug_in: Callable[[str], None], tmp_path:
     code = f"""
         from tuneyard.eval.runs.logs import log_reader
 
-        @log_reader("openai_evals", "logs", ".jsonl", fields=(("spec",),))
-        def openai_evals(path):
+        @log_reader("plugged_evals", "logs", ".jsonl", fields=(("plugged",),))
+        def plugged_evals(path):
             {body}
             yield
     """
     plug_in(dedent(code))
-    with raises(plugins.PluginError, "openai_evals", "plug_openai_evals 1.2"):
-        read_log(openai_log(tmp_path / "x.jsonl", ["yes"]))
+    write_lines(tmp_path / "x.jsonl", [{"plugged": 1}])
+    with raises(plugins.PluginError, "plugged_evals", "plug_plugged_evals 1.2"):
+        read_log(tmp_path / "x.jsonl")
 
 
 REAL = """
