@@ -32,6 +32,6 @@ class RunRecord(RunIdentity, total=False):
 
     format: Required[Literal[2]]
     by: Annotated[str, "the module of the command that called the scoring command, such as eval.suite"]
-    steps: Annotated[list[str], "folders of a suite's steps, or of repeated draws"]
+    steps: Annotated[list[object], "folders of a suite's steps, or of repeated draws"]
     files: Annotated[list[str], "files in OUT next to the models' folders"]
     tuneyard: Annotated[Any, "the Tuneyard that wrote the file"]
