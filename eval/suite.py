@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli.main import CommandLine, cli_command, explicit_options, next_step, typed_command
+from tuneyard.core.cli.main import CommandLine, cli_command, explicit_options, typed_command
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.drawing.plots import PLOTTING
@@ -28,6 +28,7 @@ from tuneyard.core.errors import (
     unexpected,
     wrong_value,
 )
+from tuneyard.core.execution.state import CURRENT, Input, State
 from tuneyard.core.files import bundled, names_folder, write_json, write_text
 from tuneyard.core.language.message import _, joined, message_of, relative, tr
 from tuneyard.core.language.messages import say
@@ -37,17 +38,22 @@ from tuneyard.core.records.results_record import ResultsRecord
 from tuneyard.core.training.metrics import ACCURACY, UNKNOWN
 from tuneyard.eval.__main__ import cli as eval_commands
 from tuneyard.eval.compare import __main__ as compare
+from tuneyard.eval.compare.state import MOST_ERRORS
+from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.runs.results import (
     RESULTS,
     TABLE,
     TABLE_JSON,
     Results,
+    Outcome,
     begin_suite_run,
-    check_new,
+    check_folder,
+    end_run,
+    replaced_files,
     undone_without_predictions,
 )
-from tuneyard.eval.scoring.command import Declared, ScoringCommand
-from tuneyard.eval.scoring.evaluation import NextStep
+from tuneyard.eval.scoring.command import ScoringCommand, end_scoring
+from tuneyard.eval.scoring.evaluation import Evaluation, NextStep
 from tuneyard.eval.scoring.options import PATH, dataset_dir, model_options, run_options, with_options
 from tuneyard.eval.scoring.request import (
     OptionValues,
@@ -65,8 +71,7 @@ ALONE = ("--repeat", "--rescore", "--shots", "--think")  # they change which mod
 COMMAND = "eval.suite"
 CONTEXT = click.Context(eval_commands)
 CAPTION = _("All steps")
-PlannedStep = tuple[ScoringRequest, Declared]
-Figures = dict[str, dict[str, dict[str, Results]]]
+Figures = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
 """Figures of results.json (`value`, `ci95`, `n`) by step, then by name, then by model."""
 
 
@@ -91,7 +96,8 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
     explicit = explicit_options(click.get_current_context())
     with resumed_by(lambda: resume_hint(command_line)):
         request = suite_request(read_steps(suite, skip), options, explicit, command_line)
-        next_step(*score_suite(request))
+        scored = score_suite(request)
+    end_scoring(scored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,28 +119,72 @@ def suite_request(
     return SuiteRequest(scoring, {step: step.request(options, explicit, command_line) for step in steps})
 
 
-def score_suite(request: SuiteRequest) -> NextStep:
-    """Score all steps, and write the tables over them. The models are opened once."""
-    from tuneyard.eval.scoring.pipeline import workers_of
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A step's request, its evaluation and datasets, and what its results depend on."""
 
-    scoring = resumed(request.scoring)
-    for folder in (scoring.out, *(each.out for each in request.steps.values())):
-        check_new(
-            folder,
-            COMMAND,
-            resume=scoring.resume,
-            force=scoring.force,
-            command_line=scoring.command_line,
-        )
+    request: ScoringRequest
+    evaluation: Evaluation
+    datasets: Sequence[EvalDataset]
+    inputs: Mapping[str, Input]
+
+
+def suite_state(request: SuiteRequest) -> State:
+    """How far a suite is. No model is loaded, and nothing is written."""
+    return _state(request.scoring, _prepare(request))
+
+
+def score_suite(request: SuiteRequest) -> Outcome:
+    """Score all steps, and write the tables over them. The models are opened once.
+
+    `RequestError` for an OUT that is unfinished or stale, unless the request resumes or replaces it.
+    """
+    from tuneyard.eval.scoring.pipeline import workers_of
+    from tuneyard.eval.scoring.state import refuse_existing
+
+    scoring = request.scoring
     import_early(PLOTTING, "jinja2")
+    prepared = _prepare(request)
+    state = _state(scoring, prepared)
+    if state == CURRENT and not scoring.force:
+        return Outcome(scoring.out / TABLE, is_current=True)
+    refuse_existing(scoring, state)
+    scoring = resumed(scoring)
+    prepared = {name: replace(step, request=resumed(step.request)) for name, step in prepared.items()}
+    with workers_of(scoring) as workers:
+        models = score_steps(scoring, prepared, workers)
+    return Outcome(*report_steps(scoring, prepared, models))
+
+
+def _prepare(request: SuiteRequest) -> dict[str, PlannedStep]:
+    """Read the data of all steps. `RequestError` if a folder is not for them."""
+    from tuneyard.eval.scoring.pipeline import workers_of
+    from tuneyard.eval.scoring.state import scoring_inputs
+
+    scoring = request.scoring
+    for folder in (scoring.out, *(each.out for each in request.steps.values())):
+        check_folder(folder, COMMAND, resume=scoring.resume, force=scoring.force)
     prepared: dict[str, PlannedStep] = {}
     for step, step_request in request.steps.items():
         with step.placed():
-            step_request = resumed(step_request)
-            prepared[step.name] = (step_request, step.command.prepare(step_request))
-    with workers_of(scoring) as workers:
-        models = score_steps(scoring, prepared, workers)
-    return report_steps(scoring, prepared, models)
+            evaluation, datasets = step.command.prepare(step_request)
+        prepared[step.name] = PlannedStep(step_request, evaluation, datasets, {})
+    workers_of(scoring)  # refuses a backend that needs none
+    for step in request.steps:
+        planned = prepared[step.name]
+        inputs = scoring_inputs(planned.request, planned.evaluation, planned.datasets, step.command.flags)
+        prepared[step.name] = replace(planned, inputs=inputs)
+    return prepared
+
+
+def _state(scoring: ScoringRequest, steps: Mapping[str, PlannedStep]) -> State:
+    """The state of all steps together."""
+    from tuneyard.eval.scoring.state import run_state, steps_state
+
+    states = {}
+    for name, step in steps.items():
+        states[name] = run_state(step.request, step.inputs, step.evaluation.for_people)
+    return steps_state(scoring.out, states)
 
 
 def score_steps(
@@ -147,20 +197,20 @@ def score_steps(
 
     opened_by_use: dict[bool, Opened] = {}
     plans = {}
-    for name, (step_request, (evaluation, datasets)) in steps.items():
-        chooses = request.backend == "openai" and evaluation.chooses  # a server gets token ids then
+    for name, step in steps.items():
+        chooses = request.backend == "openai" and step.evaluation.chooses  # a server gets token ids then
         if chooses not in opened_by_use:
             opened_by_use[chooses] = open_models(request, chooses=chooses, workers=workers)
-        step_request = replace(step_request, day=request.day)  # of the prompts that all steps share
-        plans[name] = plan_scoring(step_request, evaluation, datasets, opened_by_use[chooses])
-    (opened, *_unused) = opened_by_use.values()  # the candidates have the same names
+        step_request = replace(step.request, day=request.day)  # of the prompts that all steps share
+        opened = opened_by_use[chooses]
+        plans[name] = plan_scoring(step_request, step.evaluation, step.datasets, opened, step.inputs)
     begin_suite_run(request.out, COMMAND, [*plans])
     with undone_without_predictions(request.out):
         for name in list(plans):
             plan = plans.pop(name)  # its prompts are not needed any more once it is scored
             say(_("\n{step}: {command}", step=name, command=plan.request.command))
             carry_out(plan)
-    return [candidate.name for candidate in opened.candidates]
+    return [candidate.name for candidate in opened.candidates]  # the same names in each
 
 
 def report_steps(
@@ -176,14 +226,14 @@ def report_steps(
 
     figures: Figures = {}
     judged: list[ScoredRunSource] = []
-    for name, (step_request, (evaluation, datasets)) in steps.items():
+    for name, step in steps.items():
         figures[name] = {}
         for model in models:
-            folder = step_request.out / model
-            results = {
-                each.name: read_record(folder / each.name / RESULTS, ResultsRecord) for each in datasets
-            }
-            of_model = evaluation.suite_figures(step_request.out, model, results)
+            folder = step.request.out / model
+            results = {}
+            for each in step.datasets:
+                results[each.name] = read_record(folder / each.name / RESULTS, ResultsRecord)
+            of_model = step.evaluation.suite_figures(step.request.out, model, results)
             for label, figure in of_model.items():
                 figures[name].setdefault(label, {})[model] = figure
             for dataset_name, result in results.items():
@@ -198,24 +248,17 @@ def report_steps(
         compared = compare.compare_results(judged, has_mean=False)  # different tasks have no mean
         title = tr("Suite {name}", name=request.out.name)
         words = next_command(compared)
-        page = Page(title, compare.MOST_ERRORS, COMMAND, shlex.join(words), {tr(CAPTION): table})
+        made_by = request.command_line.text(without=("--resume", "--force"))
+        page = Page(title, MOST_ERRORS, made_by, shlex.join(words), {tr(CAPTION): table})
         compare.write(compared, request.out, page, facts, force=True)  # the folder is the suite's
     else:
-        words = ["tuneyard", "eval", "chat", *_chat_options(request)]
+        words = ["tuneyard", "eval", "chat", *request.chat_options()]
         write_text(request.out / TABLE, grid(table) + "\n")
         write_json(request.out / TABLE_JSON, {"format": 2, **facts})
+    compared_files = replaced_files(request.out, [], force=True)
+    end_run(request.out, names=dict.fromkeys([TABLE, TABLE_JSON, *compared_files]))
     say(joined(["", grid(table)], "\n"))
     return request.out / TABLE, words
-
-
-def _chat_options(request: ScoringRequest) -> list[str]:
-    """Options of a chat with the models of a suite."""
-    words = ["--model", request.model]
-    for adapter in request.adapters:
-        words += ["--adapter", adapter]
-    if request.dataset_dir:
-        words += ["--dataset-dir", str(request.dataset_dir)]
-    return words
 
 
 def steps_table(figures: Figures, models: Sequence[str]) -> Table:

@@ -5,10 +5,12 @@ A command writes into its result what the result depends on: a file by its hash,
 so, and `tuneyard run` knows which steps are left. Nothing is decided by the time of a file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
+from tuneyard.core.files import sha256
 from tuneyard.core.language.message import Message, _
 
 
@@ -53,6 +55,26 @@ def compare_inputs(recorded: Mapping[str, Input], present: Mapping[str, Input]) 
     if changes:
         return State("stale", tuple(changes))
     return CURRENT
+
+
+def hashed_outputs(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files of a result by their path below its folder, for its record."""
+    return {name: sha256(folder / name) for name in names}
+
+
+def changed_outputs(folder: Path, recorded: Mapping[str, str]) -> list[Message]:
+    """Which files of a result are missing, or were edited since. `recorded` is from `hashed_outputs`.
+
+    A path in a record that leads out of the folder counts as missing.
+    """
+    changes = []
+    for name, digest in recorded.items():
+        path = folder / name
+        if ".." in path.parts or not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+            changes.append(_("{path} is missing", path=path))
+        elif sha256(path) != digest:
+            changes.append(_("{path} has changed since it was written", path=path))
+    return changes
 
 
 def _difference(name: str, before: Input, now: Input) -> Message:

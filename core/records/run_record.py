@@ -35,3 +35,5 @@ class RunRecord(RunIdentity, total=False):
     steps: Annotated[list[object], "folders of a suite's steps, or of repeated draws"]
     files: Annotated[list[str], "files in OUT next to the models' folders"]
     tuneyard: Annotated[Any, "the Tuneyard that wrote the file"]
+    inputs: Annotated[dict[str, Any], "what the results depend on: hashes of files, values of options"]
+    outputs: Annotated[dict[str, str], "SHA-256 of each file of a finished run, by its path in OUT"]

@@ -164,4 +164,6 @@ class TableRecord(JudgedRecord, total=False):
     runs: Required[Annotated[list[str], "folders and files that were read"]]
     plots: Required[Annotated[list[str], "paths below the folder of table.json"]]
     versions: Required[dict[str, str]]
+    inputs: Annotated[dict[str, Any], "what the comparison depends on: hashes of runs, values of options"]
+    outputs: Annotated[dict[str, str], "SHA-256 of each other file of the comparison, by its path"]
     tuneyard: dict[str, str]

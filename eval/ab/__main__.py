@@ -95,7 +95,8 @@ def ask(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     """
     from tuneyard.eval.scoring.candidates import open_adapters
 
-    check_unrated(request.out / SHEET)
+    if request.force:
+        check_unrated(request.out / SHEET)
     _unused, models = open_adapters(request)  # before the base is loaded
     if len(models) < 2:
         (only,) = models
@@ -159,9 +160,11 @@ class Ab(Evaluation):
     seed: int
     sets: Sequence[str]
     if_too_long = _("left out of the sheet")
+    for_people = (SHEET, KEY, ANSWERS)
 
     def check_models(self, opened: "Opened") -> None:
         """Check that the key in OUT is of the same sheet."""
+        check_unrated(self.request.out / SHEET)
         models = [candidate.name for candidate in opened.candidates]
         if not self.request.force:
             check_key(self.request.out / KEY, self._key(models, {}))
@@ -208,7 +211,7 @@ class Ab(Evaluation):
         """The number of answers."""
         return _("n {n}  empty {empty}", n=results["n"], empty=results["empty"])
 
-    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> NextStep:
+    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> None:
         """Write the sheet for the raters, its key, and the answers side by side."""
         prompts: list[Answered] = []
         for name in sets:
@@ -230,6 +233,14 @@ class Ab(Evaluation):
             _("{path}: the answers side by side, with the models' names", path=out / ANSWERS),
         ]
         say(joined(lines, "\n"))
+
+    def next_step(
+        self,
+        out: Path,
+        models: Sequence[str],  # noqa: ARG002
+        sets: Sequence[str],  # noqa: ARG002
+    ) -> NextStep:
+        """Rate the sheet, then tally it."""
         return out / SHEET, ["tuneyard", "eval", "ab", "tally", str(out / SHEET)]
 
 

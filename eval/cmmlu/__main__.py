@@ -27,7 +27,6 @@ from tuneyard.eval.figures.labels import LabelSet
 from tuneyard.eval.nli import Nli
 from tuneyard.eval.runs.results import RESULTS, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.evaluation import NextStep
 from tuneyard.eval.scoring.options import dataset_dir
 from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import Mean, average
@@ -123,14 +122,13 @@ class Cmmlu(Nli):
         average = scores[model][AVERAGE]
         return {f"accuracy, {AVERAGE}": {**average, "value": average["accuracy"]}}
 
-    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> NextStep:
+    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> None:  # noqa: ARG002
         """Print and write the table of groups."""
         scores = read_groups(out, models, in_groups(self.label_sets))
         table = group_table(scores)
         write_text(out / TABLE, f"{table}\n")
         write_json(out / SCORES, scores)
         say(joined(["", table], "\n"))
-        return Nli.finish(self, out, models, sets)
 
 
 def read_groups(out: Path, models: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Scores:

@@ -6,6 +6,7 @@ page that needs no network and no other file. Needs no model and no torch. docs/
 figures, docs/eval-report.md the page.
 """
 
+import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,22 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli.main import cli_command, is_quiet, next_step
+from tuneyard.core.cli.main import cli_command, is_quiet, next_step, typed_command, up_to_date
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError
+from tuneyard.core.execution.state import CURRENT, Input, State
 from tuneyard.core.files import json_text
 from tuneyard.core.language.message import _, joined, tr
 from tuneyard.core.language.messages import say, warn
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.compare.folder import finish_comparison, publish_comparison, refuse_links
+from tuneyard.eval.compare.state import MOST_ERRORS, CompareRequest, comparison_inputs, comparison_state
 from tuneyard.eval.runs.results import (
     CHANGED,
     COMPARED,
+    NO_INPUTS,
     PAGE,
     PLOTS,
     TABLE,
     TABLE_JSON,
+    Outcome,
     check_files,
     replaced_files,
 )
@@ -40,8 +45,8 @@ if TYPE_CHECKING:
     from tuneyard.eval.judge.conclusions import Question
     from tuneyard.eval.report.html import Page
     from tuneyard.eval.runs.find import ScoredRunSource
+    from tuneyard.eval.runs.sweeps import TrainedSweep
 
-MOST_ERRORS = 2000  # incorrect examples on the page
 SMALL_MARGIN = 0.5  # points: less is likelier meant as a share
 PLOT_SUFFIX = ".png"
 
@@ -100,19 +105,7 @@ PLOT_SUFFIX = ".png"
     "--title", default="", metavar="TEXT", help="Title of the report.  [default: Report on RESULTS]"
 )
 @click.option("--force", is_flag=True, help="Replace a comparison of other runs in --out.")
-def cli(
-    results: tuple[str, ...],
-    out: Path,
-    decide_on: str,
-    metric: str,
-    choose_on: str | None,
-    by: str,
-    margin: float | None,
-    replicates: tuple[str, ...],
-    errors: int,
-    title: str,
-    force: bool,
-) -> None:
+def cli(**options: Any) -> None:
     """Compare models on the examples that all of them answered; write tables, plots and an HTML page.
 
     RESULTS is a folder that `tuneyard eval nli` or another scoring command wrote (OUT, OUT/MODEL or
@@ -121,25 +114,54 @@ def cli(
     The folder of a `tuneyard recipe sweep --eval` is compared by its settings, whose seeds are replicates.
     NAME is MODEL or MODEL/SET, for results without a name. The base is the model `base`, otherwise the first.
     """
-    from tuneyard.eval.judge.ask import other_metrics
-    from tuneyard.eval.judge.questions.choice import choose_on_half
-    from tuneyard.eval.judge.questions.slices import by_slices
-    from tuneyard.eval.report.findings import print_finding
-    from tuneyard.eval.report.html import Page
-    from tuneyard.eval.report.setup import next_command
+    compared = compare(CompareRequest(**options, command_line=typed_command("eval.compare")))
+    if compared.is_current:
+        up_to_date(compared.place)
+    else:
+        next_step(None, compared.next_command)
+
+
+def sources_of(request: CompareRequest) -> "tuple[list[ScoredRunSource], TrainedSweep | None]":
+    """The results of a request. Of a `recipe sweep` they are those of its settings, with their replicates."""
     from tuneyard.eval.runs.find import parse_source
     from tuneyard.eval.runs.sweeps import read_trained_sweep
 
-    is_accuracy = metric == ACCURACY.name
-    sources = list(map(parse_source, results))
+    sources = list(map(parse_source, request.results))
     if len(set(sources)) < len(sources):
         raise RequestError(_("a result is named twice: name each once, the base and another run"))
     trained = None
     if len(sources) == 1:
         trained = read_trained_sweep(sources[0].path)
     if trained is not None:
-        title = title or tr("Sweep {name}", name=sources[0].path.name)
-        sources, replicates = list(map(parse_source, trained.sources)), (*replicates, *trained.replicates)
+        sources = list(map(parse_source, trained.sources))
+    return sources, trained
+
+
+def state(request: CompareRequest) -> State:
+    """How far the comparison of a request is. Nothing is written."""
+    sources, _trained = sources_of(request)
+    return comparison_state(request.out, comparison_inputs(request, sources))
+
+
+def compare(request: CompareRequest) -> Outcome:
+    """Compare the runs of a request, print the decision, and write the files. Unchanged inputs write nothing.
+
+    `RequestError` for a comparison of other runs in OUT, without `force`.
+    """
+    from tuneyard.eval.judge.ask import other_metrics
+    from tuneyard.eval.judge.questions.choice import choose_on_half
+    from tuneyard.eval.judge.questions.slices import by_slices
+    from tuneyard.eval.report.findings import print_finding
+    from tuneyard.eval.report.html import Page
+    from tuneyard.eval.report.setup import next_command
+
+    metric, choose_on, by, margin = request.metric, request.choose_on, request.by, request.margin
+    replicates, out, title = request.replicates, request.out, request.title
+    is_accuracy = metric == ACCURACY.name
+    sources, trained = sources_of(request)
+    if trained is not None:
+        title = title or tr("Sweep {name}", name=Path(request.results[0]).name)
+        replicates = (*replicates, *trained.replicates)
         if trained.chooses:
             choose_on = "half"
         for finding in trained.findings:
@@ -165,18 +187,22 @@ def cli(
         questions.append(other_metrics)
     finish_comparison(out)
     check_files(out, COMPARED, PLOTS)
+    inputs = comparison_inputs(request, sources)
+    if comparison_state(out, inputs) == CURRENT and not request.force:
+        return Outcome(out / TABLE, is_current=True)
     compared = compare_results(
         sources,
         questions,
         metric=metric,
-        decide_on=decide_on,
+        decide_on=request.decide_on,
         margin=margin and margin / 100,
         recipes=recipes,
     )
     words = next_command(compared)
-    page = Page(title or title_of(sources), errors, next_command=shlex.join(words))
-    write(compared, out, page, {}, force=force)
-    next_step(None, words)
+    made_by = request.command_line.text(without=("--force",))
+    page = Page(title or title_of(sources), request.errors, made_by, shlex.join(words))
+    write(compared, out, page, {}, force=request.force, inputs=inputs)
+    return Outcome(out / TABLE, words)
 
 
 def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -251,6 +277,7 @@ def write(
     facts: Mapping[str, object],
     *,
     force: bool = False,
+    inputs: Mapping[str, Input] = NO_INPUTS,
 ) -> None:
     """Publish table.md and table.json (with `facts`) in `out`; print the decision, one table, the warnings.
 
@@ -262,7 +289,7 @@ def write(
     from tuneyard.eval.report.tables import summary
 
     replaced_files(out, [run.source for run in compared.run_list], force=force)
-    files = lay_out(compared, page, facts)
+    files = lay_out(compared, page, facts, inputs)
     refuse_links(out, files)
     for name in files:
         if name.endswith(PLOT_SUFFIX):
@@ -275,7 +302,12 @@ def write(
         say(_("The rest is in {out}: {files}", out=out, files=joined(files)), to_stderr=True)
 
 
-def lay_out(compared: "ComparedRuns", page: "Page", facts: Mapping[str, object]) -> dict[str, bytes]:
+def lay_out(
+    compared: "ComparedRuns",
+    page: "Page",
+    facts: Mapping[str, object],
+    inputs: Mapping[str, Input] = NO_INPUTS,
+) -> dict[str, bytes]:
     """Every file of a comparison by its path below OUT."""
     from tuneyard.core.drawing.plots import list_of
     from tuneyard.eval.report.html import render
@@ -293,7 +325,8 @@ def lay_out(compared: "ComparedRuns", page: "Page", facts: Mapping[str, object])
         files[PAGE] = render(compared, page, plots).encode()
         files[CHANGED] = changed_examples(compared).encode()
     files[TABLE] = text_of(compared, page.title, page.tables).encode()
-    table = {**facts, **document(compared, [plot.name for plot in plots])}
+    outputs = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    table = {**facts, **document(compared, [plot.name for plot in plots], inputs, outputs)}
     files[TABLE_JSON] = json_text(table).encode()
     return files
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from tuneyard.core.errors import RequestError, unexpected
+from tuneyard.core.execution.state import FileInput, Input
 from tuneyard.core.language.message import _
 from tuneyard.core.plugins import Plugin, PluginError, guarded, registry
 from tuneyard.core.records.run_record import Settings
@@ -211,6 +212,16 @@ def _value_of_each(function: OfRow, meaning: Metric, rows: Rows) -> list[float]:
 def metrics() -> dict[str, Figure]:
     """Every figure by name. `PluginError` for a plug-in that is broken."""
     return registry(GROUP, __name__, Figure, _("function with @metric"), METRICS)
+
+
+def plugin_inputs() -> dict[str, Input]:
+    """The code of each plug-in that measures rows, which results depend on, for their record."""
+    inputs: dict[str, Input] = {}
+    for name, figure in metrics().items():
+        if figure.plugin is not None:
+            code = figure.plugin.identity()["sha256"]
+            inputs[_("metric {name}", name=name)] = FileInput(sha256=code)
+    return inputs
 
 
 def check_metric(name: str) -> None:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli.main import cli_command, command_line, next_step, same_options
+from tuneyard.core.cli.main import cli_command, next_step, typed_command, up_to_date
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.message import _
 from tuneyard.eval.models.connection import TIMEOUT
-from tuneyard.eval.runs.results import check_files
+from tuneyard.eval.runs.results import INPUTS, OUTPUTS, Outcome, check_files
 from tuneyard.eval.scoring.options import (
     ADAPTERS,
     PATH,
@@ -37,7 +37,9 @@ from tuneyard.eval.scoring.options import (
 from tuneyard.eval.scoring.request import ScoringRequest
 
 if TYPE_CHECKING:
+    from tuneyard.core.execution.state import State
     from tuneyard.eval.models.served import ServedModel
+    from tuneyard.eval.prove.state import ParityRequest
 
 
 @cli_command(
@@ -116,11 +118,9 @@ def cli(
     """
     from tuneyard.core.weights.adapter_files import refuse_adapter
     from tuneyard.eval.models.open_server import check_url
-    from tuneyard.eval.prove.check import prove
-    from tuneyard.eval.prove.page import markdown, to_json
     from tuneyard.eval.prove.proof import FILES, ParityInputs, Tolerance
+    from tuneyard.eval.prove.state import ParityRequest
 
-    check_files(out, ("prove.json", "prove.md"), "causes")
     files = {name: options.pop(name) for name in FILES}
     if not (template or urls or any(files.values())):
         choices = ", ".join(f"--{name}" for name in ("template", *FILES, "url"))
@@ -135,28 +135,67 @@ def cli(
             )
     addresses = list(dict.fromkeys(check_url(url) for url in urls))
     inputs = ParityInputs(template, **files, urls=addresses, served_model=served_model, timeout=timeout)
-    request = ScoringRequest(out=out, day=date.today(), **options)
-    proof = prove(request, inputs, Tolerance(flips, tolerance))
+    scoring = ScoringRequest(out=out, day=date.today(), command_line=typed_command("eval.prove"), **options)
+    outcome = check_parity(ParityRequest(scoring, inputs, Tolerance(flips, tolerance)))
+    if outcome.is_current:
+        up_to_date(outcome.place, outcome.next_command)
+    else:
+        next_step(outcome.place, outcome.next_command)
+
+
+def state(request: "ParityRequest") -> "State":
+    """How far the check of a request is. No model is loaded, and nothing is written."""
+    from tuneyard.eval.prove.state import parity_inputs, parity_state
+
+    return parity_state(request, parity_inputs(request))
+
+
+def check_parity(request: "ParityRequest") -> Outcome:
+    """Check parity, print the page and write it. `ContentError` if anything differs by more than allowed."""
+    from tuneyard.core.execution.state import CURRENT, hashed_outputs
+    from tuneyard.eval.prove.check import prove
+    from tuneyard.eval.prove.page import markdown, to_json
+    from tuneyard.eval.prove.state import PAGE, RECORD, parity_inputs, parity_state
+
+    scoring, out = request.scoring, request.scoring.out
+    check_files(out, (RECORD, PAGE), "causes")
+    recorded = parity_inputs(request)
+    if parity_state(request, recorded) == CURRENT:
+        return Outcome(out / PAGE, _next_command(request, ()), is_current=True)
+    proof = prove(scoring, request.inputs, request.tolerance)
     page = markdown(proof)
-    write_json(out / "prove.json", to_json(proof, command_line("eval.prove")))
-    write_text(out / "prove.md", page)
+    write_text(out / PAGE, page)
+    record = {
+        **to_json(proof, scoring.command_line.text()),
+        INPUTS: recorded,
+        OUTPUTS: hashed_outputs(out, [PAGE]),
+    }
+    write_json(out / RECORD, record)
     click.echo(page, nl=False)
     if proof.failures():
-        raise ContentError(_("not equal, see {path}", path=out / "prove.md"))
-    if inputs.modelfile:
-        command = ["ollama", "create", out.name, "-f", inputs.modelfile]
-    elif len(urls) == 1:
+        raise ContentError(_("not equal, see {path}", path=out / PAGE))
+    offers: Sequence[ServedModel] = ()
+    if len(proof.servers) == 1:
         (offers,) = proof.servers
-        command = ["tuneyard", "eval", "chat", *_chat_server(offers, request.adapters)]
-    else:
-        command = ["tuneyard", "eval", "chat", *same_options("--model", "--adapter", "--dataset-dir")]
-    next_step(out / "prove.md", command)
+    return Outcome(out / PAGE, _next_command(request, offers))
 
 
-def _chat_server(offers: Sequence["ServedModel"], adapters: Sequence[str]) -> list[str]:
+def _next_command(request: "ParityRequest", offers: Sequence["ServedModel"]) -> list[str]:
+    """Make an Ollama model, or talk to what was checked."""
+    if request.inputs.modelfile:
+        return ["ollama", "create", request.scoring.out.name, "-f", str(request.inputs.modelfile)]
+    if len(request.inputs.urls) == 1:
+        return ["tuneyard", "eval", "chat", *_chat_server(request, offers)]
+    return ["tuneyard", "eval", "chat", *request.scoring.chat_options()]
+
+
+def _chat_server(request: "ParityRequest", offers: Sequence["ServedModel"]) -> list[str]:
     """Options of a chat with the server's adapter: the first one of --adapter."""
-    words = same_options("--url", "--served-model")
-    if "--served-model" in words or not adapters:
+    adapters, inputs = request.scoring.adapters, request.inputs
+    words = ["--url", inputs.urls[0]]
+    if inputs.served_model:
+        return [*words, "--served-model", inputs.served_model]
+    if not adapters:
         return words
     from tuneyard.adapters.model.weighted import parse_named
 

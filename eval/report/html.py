@@ -16,7 +16,6 @@ from typing import TypedDict, TypeVar
 
 from markupsafe import Markup, escape
 
-from tuneyard.core.cli.main import command_line as made_by
 from tuneyard.core.drawing.page import embedded, fill_page, words_of
 from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
 from tuneyard.core.language.message import _, counted, tr, translated, with_texts
@@ -61,7 +60,7 @@ class Page:
 
     title: str
     errors: int
-    module: str = "eval.compare"
+    command: str = ""
     next_command: str = ""
     tables: Mapping[str, Table] = field(default_factory=dict)
     """Further tables, by caption."""
@@ -171,7 +170,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
         counts=_counts,
         errors=errors,
         cards=[(one.dataset, row) for one in errors for row in one.rows][:STATIC],
-        provenance=provenance(compared.run_list, made_by(page.module)),
+        provenance=provenance(compared.run_list, page.command),
         data=_data(models, comparison.base, best[0], errors),
     )
 

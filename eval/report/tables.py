@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
+from tuneyard.core.execution.state import Input
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.message import _, counted, joined, ngettext, tr
@@ -29,6 +30,7 @@ from tuneyard.eval.report.differences import differences, section_name
 from tuneyard.eval.report.findings import sentence
 from tuneyard.eval.report.setup import compared_tables
 from tuneyard.eval.report.verdict import decision, decisions, notes
+from tuneyard.eval.runs.results import NO_INPUTS, NO_OUTPUTS
 
 LEFT_OUT = _(
     "The intervals are for these examples and these weights. They leave out what another training seed, "
@@ -217,8 +219,16 @@ def _section(section: Section) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> TableRecord:
-    """table.json, in English: programs read the same JSON in every language."""
+def document(
+    compared: ComparedRuns,
+    plots: Sequence[str] = (),
+    inputs: Mapping[str, Input] = NO_INPUTS,
+    outputs: Mapping[str, str] = NO_OUTPUTS,
+) -> TableRecord:
+    """table.json, in English: programs read the same JSON in every language.
+
+    `inputs` are what the comparison depends on, `outputs` the hashes of its other files.
+    """
     return {
         "format": 2,
         **judged(compared),
@@ -227,6 +237,8 @@ def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> TableRecord:
         "runs": [run.source for run in compared.run_list],
         "plots": list(plots),
         "versions": versions("numpy"),
+        "inputs": dict(inputs),
+        "outputs": dict(outputs),
         "tuneyard": dict(version()),
     }
 

@@ -7,16 +7,16 @@ batches. A run that was killed and resumed ends with the same bytes as an uninte
 
 import contextlib
 import json
-import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
-from tuneyard.core.cli.main import NO_COMMAND_LINE, CommandLine
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, show_value, unexpected
+from tuneyard.core.execution.state import Input, hashed_outputs
 from tuneyard.core.files import (
     append_bytes,
     atomic,
@@ -54,6 +54,8 @@ PLOTS = "plots"  # in table.json: the names of the plots
 RUNS = "runs"  # in table.json: the folders of the scored runs
 PARTS: tuple[Part, ...] = ("settings", "models", "prompts", "datasets")  # in run.json
 OF_ALL_RUNS: tuple[Part, ...] = ("settings", "models", "datasets")  # earlier versions wrote no prompts
+INPUTS, OUTPUTS = "inputs", "outputs"
+"""What a result depends on, and the hash of each of its files: in run.json, table.json and prove.json."""
 SHOTS_OF = "shots of "  # a setting of one dataset, which may be added with it
 DAY = "date"  # the setting of prompts that contain a date, which may be added with a model
 BASE = "base"  # the name of the model without adapters
@@ -64,6 +66,20 @@ OUT_OPTION = r" --out[ =]('[^']*'|\S+)"
 UNMERGED, MERGED = "unmerged", "merged"
 Results = Mapping[str, Any]
 """The content of results.json with the command's own figures, or a part of it."""
+
+NO_INPUTS: Mapping[str, Input] = MappingProxyType({})
+NO_OUTPUTS: Mapping[str, str] = MappingProxyType({})
+
+
+class Outcome(NamedTuple):
+    """Where the result of a command is, and the words of the next command.
+
+    `is_current`: it was there already, from the same inputs, so that nothing was written.
+    """
+
+    place: Path
+    next_command: Sequence[str] = ()
+    is_current: bool = False
 
 
 class WrittenFiles(NamedTuple):
@@ -90,89 +106,17 @@ def shown_command(module: str) -> str:
     return f"tuneyard {module.replace('.', ' ')}"
 
 
-def check_new(
-    out: Path,
-    command: str,
-    *,
-    resume: bool,
-    force: bool,
-    options: Mapping[str, object] | None = None,
-    command_line: CommandLine = NO_COMMAND_LINE,
-) -> None:
+def check_folder(out: Path, command: str, *, resume: bool, force: bool) -> None:
     """Refuse a folder OUT that `command` (a module such as `eval.nli`) must not write into.
 
     Raises `RequestError` if OUT contains anything but a run of the same command, because scoring would
-    delete it. A run of the same command needs `resume` or `force`. `options`, by the names of the settings in
-    run.json, tell that a run is of other settings, which --resume does not take.
+    delete it.
     """
     if resume and force:
         raise RequestError(_("--resume resumes and --force starts anew: give one of them"))
     check_writable(out)
-    if not out.exists():
-        return
-    _check_owner(out, command)
-    if resume or force:
-        return
-    options = options or {}
-    settings = read_run(out)["settings"]
-    changed: list[str] = []
-    for name, value in options.items():
-        if name in settings and settings[name] != value:
-            changed.append(
-                _(
-                    "{name} was {was}, is {now_is}",
-                    name=name,
-                    was=show_value(settings[name]),
-                    now_is=show_value(value),
-                )
-            )
-    other = _free_folder(out, str(options.get("preset") or ""))
-    line = f"{command_line.text(pattern=OUT_OPTION)} --out {shlex.quote(str(other))}"
-    way = _("--force starts it anew, and `{command}` keeps it", command=line)
-    if _is_finished(out):
-        way = _(
-            "`tuneyard eval compare {run}` compares its models, {way}", run=shlex.quote(str(out)), way=way
-        )
-        if changed:
-            raise RequestError(
-                _(
-                    "{out}: a finished run of other settings ({changed}): {way}",
-                    out=out,
-                    changed=joined(changed, _("; ")),
-                    way=way,
-                )
-            )
-        raise RequestError(
-            _("{out}: a finished run: {way}; --resume adds models and datasets", out=out, way=way)
-        )
-    if changed:
-        raise RequestError(
-            _(
-                "{out}: an unfinished run of other settings ({changed}): {way}",
-                out=out,
-                changed=joined(changed, _("; ")),
-                way=way,
-            )
-        )
-    raise RequestError(_("{out}: an unfinished run: --resume resumes it, {way}", out=out, way=way))
-
-
-def _is_finished(out: Path) -> bool:
-    """True if each model of a run was scored on each of its datasets."""
-    folders = _own_folders(out, read_run(out))
-    return bool(folders) and all((folder / RESULTS).is_file() for folder in folders)
-
-
-def _free_folder(out: Path, word: str) -> Path:
-    """A folder that does not exist yet: results/nli-document for the word "document", or results/nli-2."""
-    if word and not out.name.endswith(f"-{word}"):
-        folder = out.with_name(f"{out.name}-{word}")
-        if not folder.exists():
-            return folder
-    number = 2
-    while out.with_name(f"{out.name}-{number}").exists():
-        number += 1
-    return out.with_name(f"{out.name}-{number}")
+    if out.exists():
+        _check_owner(out, command)
 
 
 def _check_owner(out: Path, command: str) -> None:
@@ -303,7 +247,7 @@ def read_identity(out: Path) -> RunIdentity:
                 file=RUN,
             )
         )
-    _own_folders(out, run)
+    own_folders(out, run)
     return identity_of(run)
 
 
@@ -332,18 +276,26 @@ def read_lines(path: Path, *, growing: bool = False) -> dict[int, Prediction]:
 
 
 def begin_scoring_run(
-    out: Path, identity: RunIdentity, *, force: bool, caller: str = "", summaries: Sequence[str] = ()
+    out: Path,
+    identity: RunIdentity,
+    *,
+    force: bool,
+    caller: str = "",
+    summaries: Sequence[str] = (),
+    inputs: Mapping[str, Input] = NO_INPUTS,
 ) -> None:
     """Write run.json for a new run or a resumed one, or replace another run (`force`).
 
     `caller` is the module that called the scoring command, if one did. `summaries` are the files that the
-    command writes into OUT after all scoring. `force` deletes them. `RequestError` lists every difference
-    between a resumed run and the one before.
+    command writes into OUT after all scoring. `force` deletes them. `inputs` are what the results depend on;
+    a resumed run keeps those of its beginning. `RequestError` lists every difference between a resumed run
+    and the one before.
     """
     before = read_run(out)
+    records: RunRecord = {"format": 2, "inputs": dict(inputs)}
     if force:  # delete only folders that run.json lists, no files of somebody else
         held_out = out / HELD_OUT
-        for folder in (*_own_folders(out, before), *_own_folders(held_out, read_run(held_out))):
+        for folder in (*own_folders(out, before), *own_folders(held_out, read_run(held_out))):
             shutil.rmtree(folder, ignore_errors=True)
         listed = [*before.get("files", []), *summaries]
         remove_files(out, [*listed, *replaced_files(out, [], force=True), f"{HELD_OUT}/{RUN}"])
@@ -354,6 +306,9 @@ def begin_scoring_run(
             if part in identity:
                 of_both[part] = {**before[part], **identity[part]}
         identity = of_both
+        records["inputs"] = {**inputs, **before.get("inputs", {})}
+        if "outputs" in before:
+            records["outputs"] = before["outputs"]
     for model in identity["models"]:
         refuse_written_link(out / model)
         for dataset in identity["datasets"]:
@@ -367,7 +322,40 @@ def begin_scoring_run(
     if summaries:
         run["files"] = list(summaries)
     run["tuneyard"] = version()
-    write_json(out / RUN, run)
+    write_json(out / RUN, {**run, **records})
+
+
+def end_run(out: Path, scored: Collection[Path] = (), names: Iterable[str] = ()) -> None:
+    """Record the hash of each file of a run that is scored, so that an edited one is noticed.
+
+    `scored` are the folders MODEL/DATASET that were scored now. Files of the others keep their hashes.
+    `names` are files next to the models, besides those that run.json lists.
+    """
+    run = read_record(out / RUN, RunRecord)
+    outputs: dict[str, str] = {}
+    for folder in own_folders(out, read_run(out)):
+        files = [path for path in folder.rglob("*") if path.is_file() and not TEMPORARY.fullmatch(path.name)]
+        outputs |= hashed_outputs(out, [str(path.relative_to(out)) for path in sorted(files)])
+    for name, digest in run.get("outputs", {}).items():
+        if not any((out / name).is_relative_to(folder) for folder in scored):
+            outputs[name] = digest
+    summaries = [*names, *run.get("files", [])]
+    outputs |= hashed_outputs(out, [name for name in summaries if (out / name).is_file()])
+    write_json(out / RUN, {**run, "outputs": outputs})
+
+
+def recorded_inputs(record: Mapping[str, Any]) -> dict[str, Input]:
+    """The inputs in a record, {} if it has none."""
+    inputs = record.get(INPUTS)
+    return dict(inputs) if isinstance(inputs, dict) else {}
+
+
+def recorded_outputs(record: Mapping[str, Any]) -> dict[str, str]:
+    """The hash of each file in a record by its path, {} if it has none."""
+    outputs = record.get(OUTPUTS)
+    if not isinstance(outputs, dict):
+        return {}
+    return {name: str(digest) for name, digest in outputs.items()}
 
 
 def begin_suite_run(out: Path, command: str, steps: Sequence[str]) -> None:
@@ -530,7 +518,7 @@ def _written_before(path: Path, mark: str) -> WrittenFiles | None:
     return WrittenFiles(runs, list(map(str, files)), STEPS in before)
 
 
-def _own_folders(out: Path, before: RunIdentity) -> list[Path]:
+def own_folders(out: Path, before: RunIdentity) -> list[Path]:
     """Folders that run.json lists, OUT/MODEL/DATASET. `ContentError` if one is anywhere else."""
     folders = [out / model / data for model in before["models"] for data in before["datasets"]]
     for folder in folders:

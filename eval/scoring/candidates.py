@@ -122,13 +122,8 @@ def open_models(request: ScoringRequest, *, chooses: bool = False, workers: Exec
     return load_candidates(request, reference, adapters_by_name, workers)
 
 
-def load_candidates(
-    request: ScoringRequest,
-    reference: str,
-    adapters_by_name: Mapping[str, Adapters],
-    workers: Executor | None,
-) -> Opened:
-    """Load the base `reference` and check that each adapter belongs to it and gets its training's prompts."""
+def check_loading(request: ScoringRequest) -> None:
+    """`RequestError` for options that do not go with a model in this process."""
     for flag, value in {
         "--url": request.url,
         "--served-model": request.served_model,
@@ -145,6 +140,16 @@ def load_candidates(
         raise RequestError(_("--apply merged needs plain weights, and --quantize has none: give one of them"))
     if request.backend == "vllm" and (request.quantize or request.apply == MERGED):
         raise RequestError(_("--backend vllm takes no --quantize and no --apply merged"))
+
+
+def load_candidates(
+    request: ScoringRequest,
+    reference: str,
+    adapters_by_name: Mapping[str, Adapters],
+    workers: Executor | None,
+) -> Opened:
+    """Load the base `reference` and check that each adapter belongs to it and gets its training's prompts."""
+    check_loading(request)
     folder = find_model(reference)
     adapters = {weighted.adapter.folder: weighted.adapter for weighted in chain(*adapters_by_name.values())}
     for adapter in adapters.values():

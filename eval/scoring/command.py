@@ -11,14 +11,22 @@ from typing import Any
 
 import click
 
-from tuneyard.core.cli.main import CommandLine, TuneyardCommand, explicit_options, next_step, typed_command
+from tuneyard.core.cli.main import (
+    CommandLine,
+    TuneyardCommand,
+    explicit_options,
+    next_step,
+    typed_command,
+    up_to_date,
+)
 from tuneyard.core.errors import RequestError, resumed_by
+from tuneyard.core.execution.state import CURRENT, NEW, Input, State
 from tuneyard.core.language.message import _, joined
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets
 from tuneyard.eval.data.shots import with_shots
 from tuneyard.eval.models.generate import PRESET_TOKENS
-from tuneyard.eval.runs.results import check_new
-from tuneyard.eval.scoring.evaluation import Evaluation, NextStep
+from tuneyard.eval.runs.results import RUN, Outcome, check_folder, read_run
+from tuneyard.eval.scoring.evaluation import Evaluation
 from tuneyard.eval.scoring.options import (
     Option,
     RescorableOption,
@@ -34,7 +42,6 @@ from tuneyard.eval.scoring.options import (
     with_options,
 )
 from tuneyard.eval.scoring.request import (
-    SETTINGS,
     OptionValues,
     ScoringRequest,
     request_of,
@@ -133,35 +140,63 @@ class ScoringCommand(TuneyardCommand):
             )
         return evaluation, chosen
 
-    def score(self, request: ScoringRequest) -> NextStep:
-        """Score every model on every dataset. Everything is read and checked before OUT is written."""
+    def state(self, request: ScoringRequest) -> State:
+        """How far the results of a request are. No model is loaded, and nothing is written.
+
+        Raises what scoring raises before it loads a model.
+        """
+        from tuneyard.eval.scoring.state import scoring_inputs
+
+        self._check_out(request)
+        if not (request.out / RUN).is_file():
+            return NEW
+        evaluation, datasets = self.prepare(request)
+        inputs = scoring_inputs(request, evaluation, datasets, self.flags)
+        return _state(request, evaluation, inputs)
+
+    def score(self, request: ScoringRequest) -> Outcome:
+        """Score every model on every dataset. Everything is read and checked before OUT is written.
+
+        `RequestError` for an OUT that is unfinished or stale, unless `request` resumes or replaces it.
+        """
         from tuneyard.eval.scoring.candidates import open_models
         from tuneyard.eval.scoring.pipeline import carry_out, workers_of
         from tuneyard.eval.scoring.plan import plan_scoring
         from tuneyard.eval.scoring.repeats import score_draws
+        from tuneyard.eval.scoring.state import refuse_existing, scoring_inputs
 
-        request = resumed(request)
+        self._check_out(request)
         evaluation, datasets = self.prepare(request)
-        with workers_of(request) as workers:
+        workers_context = workers_of(request)
+        inputs = scoring_inputs(request, evaluation, datasets, self.flags)
+        state = _state(request, evaluation, inputs)
+        if state == CURRENT and not request.force:
+            return _current(request, evaluation)
+        refuse_existing(request, state, inputs)
+        request = resumed(request)
+        with workers_context as workers:
             opened = open_models(request, chooses=evaluation.chooses, workers=workers)
             if request.repeat:
-                return score_draws(request, evaluation, datasets, opened)
-            return carry_out(plan_scoring(request, evaluation, datasets, opened))
+                return Outcome(*score_draws(request, evaluation, datasets, opened, inputs))
+            return Outcome(*carry_out(plan_scoring(request, evaluation, datasets, opened, inputs)))
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """The flag of each option by its name."""
+        return {str(parameter.name): parameter.opts[0] for parameter in self.params}
+
+    def _check_out(self, request: ScoringRequest) -> None:
+        """`RequestError` for an OUT of another command, or with draws where the request has none."""
+        from tuneyard.eval.scoring.repeats import check_draws
+
+        check_folder(request.out, self.module, resume=request.resume, force=request.force)
+        check_draws(request.out, request.repeat, self.module, resume=request.resume, force=request.force)
 
     def main_of_click(self, **options: Any) -> None:
         """Score what the command line asks for, and print the next step."""
-        from tuneyard.eval.scoring.repeats import check_draws
-
         command_line = typed_command(self.module)
         out = self._out(options)
-        resume, force = options["resume"], options["force"]
-        compared = {}
-        if not options.get("rescore"):  # which takes over the settings of the outputs
-            compared = {name: options[name] for name in SETTINGS if name != "cluster" and name in options}
-            if options.get("mode") is not None:
-                compared["mode"] = options["mode"]
-        check_new(out, self.module, resume=resume, force=force, options=compared, command_line=command_line)
-        check_draws(out, options.get("repeat"), self.module, resume=resume, force=force)
+        check_folder(out, self.module, resume=options["resume"], force=options["force"])
         if self.is_bare and not options["rescore"]:
             from tuneyard.eval.scoring.found_here import found_here
 
@@ -169,8 +204,8 @@ class ScoringCommand(TuneyardCommand):
         options["out"] = out
         explicit = explicit_options(click.get_current_context())
         with resumed_by(lambda: resume_hint(command_line, options.get("rescore"))):
-            request = self.request(options, explicit, command_line)
-            next_step(*self.score(request))
+            scored = self.score(self.request(options, explicit, command_line))
+        end_scoring(scored)
 
     def _out(self, options: OptionValues) -> Path:
         """The folder of the results. Kept outputs and servers do not tell the options of a bare command."""
@@ -183,6 +218,37 @@ class ScoringCommand(TuneyardCommand):
                 parameter = next(each for each in self.params if each.name == name)
                 raise click.MissingParameter(ctx=click.get_current_context(), param=parameter)
         return out or Path("results") / str(self.name)
+
+
+def _state(request: ScoringRequest, evaluation: Evaluation, inputs: Mapping[str, Input]) -> State:
+    from tuneyard.eval.scoring.repeats import draws_state
+    from tuneyard.eval.scoring.state import run_state
+
+    if request.repeat:
+        return draws_state(request, inputs, evaluation.for_people)
+    return run_state(request, inputs, evaluation.for_people)
+
+
+def _current(request: ScoringRequest, evaluation: Evaluation) -> Outcome:
+    """The result of a request that is there already."""
+    from tuneyard.eval.scoring.repeats import TABLE, draw_folders
+
+    folder = request.out
+    if request.repeat:
+        folder = draw_folders(folder, request.repeat)[0]
+    run = read_run(folder)
+    place, words = evaluation.next_step(folder, list(run["models"]), list(run["datasets"]))
+    if request.repeat:
+        place = request.out / TABLE
+    return Outcome(place, words, is_current=True)
+
+
+def end_scoring(scored: Outcome) -> None:
+    """End a scoring command: print where its result is, and the next command."""
+    if scored.is_current:
+        up_to_date(scored.place, scored.next_command)
+    else:
+        next_step(scored.place, scored.next_command)
 
 
 def scoring_command(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from tuneyard.core.execution.state import Input
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.core.records.prediction_record import Prediction, PredictionFields
@@ -110,6 +111,8 @@ class Evaluation(ABC):
     """
     summaries: tuple[str, ...] = ()
     """Files that `finish` writes into OUT."""
+    for_people: tuple[str, ...] = ()
+    """Files that `finish` writes into OUT and people edit. A finished run has them."""
     tests: str = ""
     """What the examples test, for the report, if their answers are no labels: `tool calls`."""
     plain_prompts: str = ""
@@ -231,11 +234,15 @@ class Evaluation(ABC):
                         figures[f"{of_dataset}{kind}{name}"] = kept
         return figures
 
-    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> NextStep:
-        """The next step after all models are scored on these datasets: compare them.
+    def inputs(self) -> Mapping[str, Input]:
+        """Further inputs of the results than options and data, such as versions of packages."""
+        return {}
 
-        A command that shows them together writes and prints its summary before that.
-        """
+    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> None:  # noqa: B027
+        """Hook: print and write a summary after all models are scored on these datasets."""
+
+    def next_step(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> NextStep:
+        """Where the result is, and the next command: compare the models."""
         results = read_record(out / models[0] / sets[0] / RESULTS, ResultsRecord)
         words = ["tuneyard", "eval", "compare", str(out), "--out", str(out / "verdict")]
         figures = list(results.get("metrics", {}))

@@ -35,6 +35,7 @@ from tuneyard.eval.runs.results import (
     PredictionLog,
     Results,
     begin_scoring_run,
+    end_run,
     undone_without_predictions,
 )
 from tuneyard.eval.scoring.evaluation import Job, NextStep
@@ -69,19 +70,24 @@ def workers_of(request: ScoringRequest) -> contextlib.AbstractContextManager[Exe
 
 def carry_out(plan: ScoringPlan) -> NextStep:
     """Do the jobs of a plan into its run folder. The next step is that of a plan that is a whole command."""
-    request = plan.request
+    request, evaluation = plan.request, plan.evaluation
+    scored = [job.folder for job in plan.jobs]
     with reserved(request.out):
         begin_scoring_run(
             request.out,
             plan.identity,
             force=request.force,
             caller=request.by,
-            summaries=plan.evaluation.summaries,
+            summaries=evaluation.summaries,
+            inputs=plan.inputs,
         )
         with undone_without_predictions(request.out):
             _score(plan)
     models = [candidate.name for candidate in plan.opened.candidates]
-    return plan.evaluation.finish(request.out, models, list(plan.identity["datasets"]))
+    datasets = list(plan.identity["datasets"])
+    evaluation.finish(request.out, models, datasets)
+    end_run(request.out, scored)
+    return evaluation.next_step(request.out, models, datasets)
 
 
 def _score(plan: ScoringPlan) -> None:

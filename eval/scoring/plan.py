@@ -3,12 +3,13 @@
 A plan is whole before the run folder is opened. What can be refused is refused without a trace in OUT.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.execution.state import Input
 from tuneyard.core.files import versions
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import warn, warn_once
@@ -42,12 +43,18 @@ class ScoringPlan:
     opened: Opened
     identity: RunIdentity
     jobs: list[Job]
+    inputs: Mapping[str, Input]
+    """What the results depend on, for run.json."""
     finished: list[tuple[str, str]]
     """The models and datasets that the run which this one resumes has finished."""
 
 
 def plan_scoring(
-    request: ScoringRequest, evaluation: Evaluation, datasets: Sequence[EvalDataset], opened: Opened
+    request: ScoringRequest,
+    evaluation: Evaluation,
+    datasets: Sequence[EvalDataset],
+    opened: Opened,
+    inputs: Mapping[str, Input],
 ) -> ScoringPlan:
     """Plan the opened models on every dataset.
 
@@ -73,7 +80,7 @@ def plan_scoring(
             finished.append((candidate.name, dataset.name))
             continue
         jobs += plan_jobs(request, evaluation, dataset, opened.backend, candidate)
-    return ScoringPlan(request, evaluation, opened, identity, jobs, finished)
+    return ScoringPlan(request, evaluation, opened, identity, jobs, inputs, finished)
 
 
 def _warn_of_histories(request: ScoringRequest, datasets: Sequence[EvalDataset], opened: Opened) -> None:

@@ -15,6 +15,7 @@ from statistics import fmean, stdev
 from typing import TypedDict
 
 from tuneyard.core.errors import RequestError
+from tuneyard.core.execution.state import Input, State
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.message import _, joined, tr
 from tuneyard.core.language.messages import say
@@ -31,7 +32,8 @@ from tuneyard.eval.runs.results import (
     RUN,
     STEPS,
     begin_suite_run,
-    check_new,
+    check_folder,
+    end_run,
     read_lines,
     read_run,
     undone_without_predictions,
@@ -42,6 +44,7 @@ from tuneyard.eval.scoring.evaluation import Evaluation, NextStep
 from tuneyard.eval.scoring.pipeline import carry_out
 from tuneyard.eval.scoring.plan import plan_scoring
 from tuneyard.eval.scoring.request import ScoringRequest
+from tuneyard.eval.scoring.state import run_state, steps_state
 from tuneyard.eval.statistics.rates import Mean, average, metric_mean
 
 FIRST_SEED = 1
@@ -85,22 +88,40 @@ def check_draws(out: Path, count: int | None, command: str, *, resume: bool, for
             _("{out}: has a run without --repeat: leave --repeat out, or choose another --out", out=out)
         )
     for folder in draw_folders(out, count or 0):
-        check_new(folder, command, resume=resume, force=force)
+        check_folder(folder, command, resume=resume, force=force)
+
+
+def seeds_of(request: ScoringRequest) -> dict[Path, int]:
+    """The folder of each draw, with its seed."""
+    first = FIRST_SEED if request.seed is None else request.seed
+    return {folder: first + n for n, folder in enumerate(draw_folders(request.out, request.repeat or 1))}
+
+
+def draws_state(request: ScoringRequest, inputs: Mapping[str, Input], needed: Sequence[str] = ()) -> State:
+    """State of all draws together."""
+    states = {}
+    for folder, seed in seeds_of(request).items():
+        states[folder.name] = run_state(request, {**inputs, "--seed": seed}, needed, folder)
+    return steps_state(request.out, states)
 
 
 def score_draws(
-    request: ScoringRequest, evaluation: Evaluation, datasets: Sequence[EvalDataset], opened: Opened
+    request: ScoringRequest,
+    evaluation: Evaluation,
+    datasets: Sequence[EvalDataset],
+    opened: Opened,
+    inputs: Mapping[str, Input],
 ) -> NextStep:
     """Score each draw, and print and write their mean and spread. The next step is that of the first draw.
 
     `RequestError` if the model samples nothing: all draws would be the same.
     """
-    folders = draw_folders(request.out, request.repeat or 1)
-    first_seed = FIRST_SEED if request.seed is None else request.seed
-    seeds = [first_seed + draw for draw in range(len(folders))]
+    seeds = seeds_of(request)
+    folders = list(seeds)
     next_steps: list[NextStep] = []
-    for folder, seed in zip(folders, seeds, strict=True):
-        plan = plan_scoring(replace(request, out=folder, seed=seed), evaluation, datasets, opened)
+    for folder, seed in seeds.items():
+        of_draw = replace(request, out=folder, seed=seed)
+        plan = plan_scoring(of_draw, evaluation, datasets, opened, {**inputs, "--seed": seed})
         if not plan.opened.backend.sampling.get("temperature"):
             raise RequestError(
                 _(
@@ -124,9 +145,10 @@ def score_draws(
         if len(accuracies) > 1:
             means[model] = mean_of_datasets(accuracies)
     table = grid(repeats_table(repeats, means))
-    write_json(request.out / REPEATS, {"seeds": seeds, "figures": repeats, "mean": means})
+    write_json(request.out / REPEATS, {"seeds": list(seeds.values()), "figures": repeats, "mean": means})
     write_text(request.out / TABLE, f"{table}\n")
     say(joined(["", table], "\n"))
+    end_run(request.out, names=[REPEATS, TABLE])
     _unused, words = next_steps[0]
     return request.out / TABLE, words
 

@@ -81,6 +81,15 @@ class ScoringRequest:
         """True if answers are drawn: the same options give greedy ones without them."""
         return bool(self.preset or self.temperature)
 
+    def chat_options(self) -> list[str]:
+        """Options of a chat with these models."""
+        words = ["--model", self.model]
+        for adapter in self.adapters:
+            words += ["--adapter", adapter]
+        if self.dataset_dir:
+            words += ["--dataset-dir", str(self.dataset_dir)]
+        return words
+
     def need_probabilities(self) -> None:
         """`RequestError` for a backend that does not give those of a whole text."""
         if self.backend != "hf":

@@ -19,6 +19,7 @@ from tuneyard.core.cli.main import cli_command, explicit_options, next_step, typ
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.drawing.plots import PLOTTING
 from tuneyard.core.errors import RequestError, import_early, resumed_by
+from tuneyard.core.execution.state import CURRENT, Input, State
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
@@ -29,8 +30,9 @@ from tuneyard.core.training.sweeps import POINTS
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets
 from tuneyard.eval.figures import check_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
-from tuneyard.eval.runs.results import HELD_OUT, RESULTS, TABLE, check_new
+from tuneyard.eval.runs.results import HELD_OUT, RESULTS, TABLE, Outcome, check_folder, end_run
 from tuneyard.eval.runs.sweeps import HALVES
+from tuneyard.eval.scoring.command import end_scoring
 from tuneyard.eval.scoring.evaluation import NextStep
 from tuneyard.eval.scoring.options import PATH, model_options, run_options, set_options, with_options
 from tuneyard.eval.scoring.request import ScoringRequest, request_of, resume_hint, resumed
@@ -100,7 +102,7 @@ def cli(
             say(forecast(request))
             next_step(None, command_line.text(without=("--dry-run",)))
         else:
-            next_step(*search_weights(request))
+            end_scoring(search_weights(request))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class SweepPlan:
     halves: "Halves"
     sweep: "Sweep"
     steps: "Steps"
+    inputs: Mapping[str, Input]
+    """What the figures depend on, for run.json."""
 
 
 Halves = tuple[Sequence[EvalDataset], Sequence[EvalDataset]]
@@ -139,21 +143,57 @@ def forecast(request: SweepRequest) -> str:
     return _forecast(plan.scoring, plan.steps, plan.halves)
 
 
-def search_weights(request: SweepRequest) -> NextStep:
-    """Score a sweep and write its files; the next step is the merge that the other half recommends."""
+def sweep_state(request: SweepRequest) -> State:
+    """How far a sweep is. No model is loaded, and nothing is written."""
+    return _state(plan_sweep(request))
+
+
+def _state(plan: SweepPlan) -> State:
+    """The state of both halves. The points that a search adds follow from the inputs."""
+    from tuneyard.eval.scoring.state import run_state
+
+    out = plan.scoring.out
+    choosing = run_state(plan.scoring, plan.inputs, (POINTS, TABLE))
+    if choosing.kind == "new":
+        return choosing
+    held_out = run_state(plan.scoring, plan.inputs, (), out / HELD_OUT)
+    kinds = {choosing.kind, held_out.kind}
+    changes = tuple(dict.fromkeys([*choosing.changes, *held_out.changes]))
+    if kinds & {"new", "unfinished"}:
+        return State("unfinished", changes)
+    if changes:
+        return State("stale", changes)
+    return CURRENT
+
+
+def search_weights(request: SweepRequest) -> Outcome:
+    """Score a sweep and write its files; the next step is the merge that the other half recommends.
+
+    `RequestError` for an OUT that is unfinished or stale, unless the request resumes or replaces it.
+    """
     from tuneyard.eval.scoring.pipeline import workers_of
+    from tuneyard.eval.scoring.state import refuse_existing
 
     plan = plan_sweep(request)
+    state = _state(plan)
+    out = plan.scoring.out
+    if state == CURRENT and not plan.scoring.force:
+        words = ["tuneyard", "eval", "compare", str(out), "--out", str(out / "verdict")]
+        return Outcome(out / POINTS, words, is_current=True)
+    refuse_existing(plan.scoring, state)
+    plan = replace(plan, scoring=resumed(plan.scoring))
     with workers_of(plan.scoring) as workers:
         sweep = _score(plan, workers)
-    return _report(plan.scoring, sweep)
+    place, next_words = _report(plan.scoring, sweep)
+    end_run(out)
+    return Outcome(place, next_words)
 
 
 def plan_sweep(request: SweepRequest) -> SweepPlan:
     """Check a sweep, read its datasets and divide them. `RequestError` if OUT is not for it."""
     from tuneyard.eval.sweep.tables import plot_name
 
-    scoring = resumed(request.scoring)
+    scoring = request.scoring
     if scoring.backend != "hf":
         raise RequestError(
             _(
@@ -163,13 +203,7 @@ def plan_sweep(request: SweepRequest) -> SweepPlan:
         )
     if request.metric != ACCURACY.name:
         check_metric(request.metric)
-    check_new(
-        scoring.out,
-        COMMAND,
-        resume=scoring.resume,
-        force=scoring.force,
-        command_line=scoring.command_line,
-    )
+    check_folder(scoring.out, COMMAND, resume=scoring.resume, force=scoring.force)
     import_early(PLOTTING)
     datasets = read_datasets(scoring.datasets, scoring.data, scoring.cluster, folder=scoring.dataset_dir)
     summaries = (POINTS, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in datasets))
@@ -191,7 +225,26 @@ def plan_sweep(request: SweepRequest) -> SweepPlan:
         held_out.append(dataset.take(rows[1]))
     steps = _first_points(request)
     sweep = Sweep(scoring.out, steps.axes, rows_to_choose_on, request.metric)
-    return SweepPlan(scoring, evaluation, (choosing, held_out), sweep, steps)
+    inputs = _inputs(request, steps.axes, datasets)
+    return SweepPlan(scoring, evaluation, (choosing, held_out), sweep, steps, inputs)
+
+
+def _inputs(request: SweepRequest, axes: "Axes", datasets: Sequence[EvalDataset]) -> dict[str, Input]:
+    """What a sweep depends on: its adapters or checkpoints, the rows, and how the points are chosen."""
+    from tuneyard.eval.scoring.candidates import check_loading
+    from tuneyard.eval.scoring.state import data_inputs, model_inputs, option_inputs
+
+    check_loading(request.scoring)
+    models = axes.adapters or axes.models
+    return {
+        **model_inputs(request.scoring, axes.reference, models),
+        **option_inputs(request.scoring),
+        "--grid": request.grid,
+        "--search": request.search,
+        "--seed": request.seed,
+        "--metric": request.metric,
+        **data_inputs(datasets, request.scoring.limit),
+    }
 
 
 Extend = Callable[["Axes", Mapping[str, float]], "Axes"]
@@ -259,7 +312,7 @@ def _score(plan: SweepPlan, workers: "Executor | None") -> "Sweep":
     choosing, held_out = plan.halves
     axes = sweep.axes
     opened = load_candidates(request, axes.reference, axes.models, workers)
-    carry_out(plan_scoring(request, evaluation, choosing, opened))
+    carry_out(plan_scoring(request, evaluation, choosing, opened, plan.inputs))
     request = replace(request, force=False)
     while True:
         extended = plan.steps.extend(axes, point_ranks(read_points(sweep), sweep.metric))
@@ -267,7 +320,9 @@ def _score(plan: SweepPlan, workers: "Executor | None") -> "Sweep":
         if not added:
             break
         candidates = choose_candidates(request, opened.backend.tokenizer, added)
-        carry_out(plan_scoring(request, evaluation, choosing, replace(opened, candidates=candidates)))
+        carry_out(
+            plan_scoring(request, evaluation, choosing, replace(opened, candidates=candidates), plan.inputs)
+        )
         axes = extended
         sweep = replace(sweep, axes=axes)
     best = best_point(read_points(sweep), sweep.metric)
@@ -275,7 +330,9 @@ def _score(plan: SweepPlan, workers: "Executor | None") -> "Sweep":
     say(_("the half that does not choose:"))
     request = replace(request, out=request.out / HELD_OUT)
     candidates = choose_candidates(request, opened.backend.tokenizer, reported)
-    carry_out(plan_scoring(request, evaluation, held_out, replace(opened, candidates=candidates)))
+    carry_out(
+        plan_scoring(request, evaluation, held_out, replace(opened, candidates=candidates), plan.inputs)
+    )
     return replace(sweep, reported=list(reported))
 
 

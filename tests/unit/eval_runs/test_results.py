@@ -11,7 +11,7 @@ from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
-from tuneyard.eval.runs.results import PREDICTIONS, RUN, PredictionLog, begin_scoring_run, check_new
+from tuneyard.eval.runs.results import PREDICTIONS, RUN, PredictionLog, begin_scoring_run, check_folder
 
 IDENTITY = {
     "settings": {"command": "eval.nli", "dtype": "fp32"},
@@ -122,17 +122,15 @@ def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
     assert finished(tmp_path) == whole
 
 
-def test_an_existing_folder_needs_a_word(tmp_path, monkeypatch):
+def test_a_folder_is_resumed_or_started_anew_and_must_be_writable(tmp_path, monkeypatch):
     begin(tmp_path / "r")
     with raises(RequestError, "--resume", "--force"):
-        check_new(tmp_path / "r", "eval.nli", resume=False, force=False)
-    with raises(RequestError, "--resume", "--force"):
-        check_new(tmp_path / "r", "eval.nli", resume=True, force=True)
-    check_new(tmp_path / "r", "eval.nli", resume=True, force=False)
-    check_new(tmp_path / "new", "eval.nli", resume=True, force=False)
+        check_folder(tmp_path / "r", "eval.nli", resume=True, force=True)
+    check_folder(tmp_path / "r", "eval.nli", resume=True, force=False)
+    check_folder(tmp_path / "new", "eval.nli", resume=True, force=False)
     monkeypatch.setattr("os.access", lambda path, _: path != tmp_path)
     with raises(RequestError, f"--out {tmp_path / 'new/v'}: {tmp_path} is no folder that can be written to"):
-        check_new(tmp_path / "new/v", "eval.nli", resume=False, force=False)
+        check_folder(tmp_path / "new/v", "eval.nli", resume=False, force=False)
 
 
 def test_force_removes_the_commands_own_files_and_those_in_run_json_and_none_elsewhere(tmp_path) -> None:
@@ -172,7 +170,7 @@ def test_a_table_of_the_users_own_stays(tmp_path):
 def test_a_folder_of_something_else_is_left_alone(tmp_path, force) -> None:
     (tmp_path / "training.json").touch()
     with raises(RequestError, "run.json", "--out"):
-        check_new(tmp_path, "eval.nli", resume=not force, force=force)
+        check_folder(tmp_path, "eval.nli", resume=not force, force=force)
 
 
 def test_a_setting_that_the_run_lacks_or_has_besides_is_a_change(tmp_path) -> None:
@@ -208,7 +206,7 @@ def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
     out.mkdir()
     end = "tuneyard-0123456789abcdef"
     (out / f".{RUN}.{end}").touch()
-    check_new(out, "eval.nli", resume=True, force=False)
+    check_folder(out, "eval.nli", resume=True, force=False)
     begin(out)
     folder = out / "base/rte"
     folder.mkdir(parents=True)

@@ -14,7 +14,8 @@ import pytest
 
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import TuneyardError
-from tuneyard.core.language.message import Message, translated
+from tuneyard.core.execution.state import UNFINISHED, State
+from tuneyard.core.language.message import Message, _, translated
 from tuneyard.core.language.reader import CHINESE, in_language
 from tuneyard.eval.data.dataset import find_clusters, make_dataset
 from tuneyard.eval.data.shots import with_shots
@@ -31,7 +32,9 @@ from tuneyard.eval.report.lines import accuracy_line
 from tuneyard.eval.runs.find import find_scored_runs
 from tuneyard.eval.runs.findings import training_findings
 from tuneyard.eval.runs.logs import read_log
-from tuneyard.eval.runs.results import check_new, check_same
+from tuneyard.eval.runs.results import check_folder, check_same
+from tuneyard.eval.scoring.request import ScoringRequest
+from tuneyard.eval.scoring.state import refuse_existing
 
 ENGLISH = re.compile(r"[A-Za-z]{2,} [a-z]{2,} [a-z]{2,}")
 NOT_OURS = "tuneyard ", "File is not a zip file", "ConnectError: "
@@ -94,11 +97,17 @@ REFUSED: dict[str, Callable[[Path], object]] = {
     "cells": lambda folder: read_log(written(folder, "a.csv", "id,gold,prediction\n1,2\n")),
     "an empty folder": find_scored_runs,
     "an unfinished run": lambda folder: find_scored_runs(written(folder, "run.json", "{}").parent),
-    "a finished run": lambda folder: check_new(finished_run(folder), "eval.nli", resume=False, force=False),
-    "other settings": lambda folder: check_new(
-        finished_run(folder), "eval.nli", resume=False, force=False, options={"preset": "b"}
+    "a finished run": lambda folder: refuse_existing(
+        ScoringRequest("m", folder), State("stale", (_("{name} is new", name="adapter rte"),))
     ),
-    "another command": lambda folder: check_new(finished_run(folder), "eval.qa", resume=False, force=False),
+    "an interrupted run": lambda folder: refuse_existing(ScoringRequest("m", folder), UNFINISHED),
+    "other settings": lambda folder: refuse_existing(
+        ScoringRequest("m", folder),
+        State("unfinished", (_("{name}: {before} → {now}", name="--limit", before=None, now=4),)),
+    ),
+    "another command": lambda folder: check_folder(
+        finished_run(folder), "eval.qa", resume=False, force=False
+    ),
     "changed settings": lambda folder: check_same(
         folder,
         {"settings": {"limit": 1}, "models": {}, "datasets": {}},
