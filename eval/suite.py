@@ -44,8 +44,8 @@ from tuneyard.eval.runs.results import (
     RESULTS,
     TABLE,
     TABLE_JSON,
+    CommandResult,
     Results,
-    Outcome,
     begin_suite_run,
     check_folder,
     end_run,
@@ -71,7 +71,7 @@ ALONE = ("--repeat", "--rescore", "--shots", "--think")  # they change which mod
 COMMAND = "eval.suite"
 CONTEXT = click.Context(eval_commands)
 CAPTION = _("All steps")
-Figures = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
+Figures = dict[str, dict[str, dict[str, Results]]]
 """Figures of results.json (`value`, `ci95`, `n`) by step, then by name, then by model."""
 
 
@@ -134,7 +134,7 @@ def suite_state(request: SuiteRequest) -> State:
     return _state(request.scoring, _prepare(request))
 
 
-def score_suite(request: SuiteRequest) -> Outcome:
+def score_suite(request: SuiteRequest) -> CommandResult:
     """Score all steps, and write the tables over them. The models are opened once.
 
     `RequestError` for an OUT that is unfinished or stale, unless the request resumes or replaces it.
@@ -147,13 +147,13 @@ def score_suite(request: SuiteRequest) -> Outcome:
     prepared = _prepare(request)
     state = _state(scoring, prepared)
     if state == CURRENT and not scoring.force:
-        return Outcome(scoring.out / TABLE, is_current=True)
+        return CommandResult(scoring.out / TABLE, is_current=True)
     refuse_existing(scoring, state)
     scoring = resumed(scoring)
     prepared = {name: replace(step, request=resumed(step.request)) for name, step in prepared.items()}
     with workers_of(scoring) as workers:
         models = score_steps(scoring, prepared, workers)
-    return Outcome(*report_steps(scoring, prepared, models))
+    return CommandResult(*report_steps(scoring, prepared, models))
 
 
 def _prepare(request: SuiteRequest) -> dict[str, PlannedStep]:

@@ -35,7 +35,7 @@ from tuneyard.eval.runs.results import (
     PLOTS,
     TABLE,
     TABLE_JSON,
-    Outcome,
+    CommandResult,
     check_files,
     replaced_files,
 )
@@ -143,7 +143,7 @@ def state(request: CompareRequest) -> State:
     return comparison_state(request.out, comparison_inputs(request, sources))
 
 
-def compare(request: CompareRequest) -> Outcome:
+def compare(request: CompareRequest) -> CommandResult:
     """Compare the runs of a request, print the decision, and write the files. Unchanged inputs write nothing.
 
     `RequestError` for a comparison of other runs in OUT, without `force`.
@@ -189,7 +189,7 @@ def compare(request: CompareRequest) -> Outcome:
     check_files(out, COMPARED, PLOTS)
     inputs = comparison_inputs(request, sources)
     if comparison_state(out, inputs) == CURRENT and not request.force:
-        return Outcome(out / TABLE, is_current=True)
+        return CommandResult(out / TABLE, is_current=True)
     compared = compare_results(
         sources,
         questions,
@@ -202,7 +202,7 @@ def compare(request: CompareRequest) -> Outcome:
     made_by = request.command_line.text(without=("--force",))
     page = Page(title or title_of(sources), request.errors, made_by, shlex.join(words))
     write(compared, out, page, {}, force=request.force, inputs=inputs)
-    return Outcome(out / TABLE, words)
+    return CommandResult(out / TABLE, words)
 
 
 def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.message import _
 from tuneyard.eval.models.connection import TIMEOUT
-from tuneyard.eval.runs.results import INPUTS, OUTPUTS, Outcome, check_files
+from tuneyard.eval.runs.results import INPUTS, OUTPUTS, CommandResult, check_files
 from tuneyard.eval.scoring.options import (
     ADAPTERS,
     PATH,
@@ -150,7 +150,7 @@ def state(request: "ParityRequest") -> "State":
     return parity_state(request, parity_inputs(request))
 
 
-def check_parity(request: "ParityRequest") -> Outcome:
+def check_parity(request: "ParityRequest") -> CommandResult:
     """Check parity, print the page and write it. `ContentError` if anything differs by more than allowed."""
     from tuneyard.core.execution.state import CURRENT, hashed_outputs
     from tuneyard.eval.prove.check import prove
@@ -161,7 +161,7 @@ def check_parity(request: "ParityRequest") -> Outcome:
     check_files(out, (RECORD, PAGE), "causes")
     recorded = parity_inputs(request)
     if parity_state(request, recorded) == CURRENT:
-        return Outcome(out / PAGE, _next_command(request, ()), is_current=True)
+        return CommandResult(out / PAGE, _next_command(request, ()), is_current=True)
     proof = prove(scoring, request.inputs, request.tolerance)
     page = markdown(proof)
     write_text(out / PAGE, page)
@@ -177,7 +177,7 @@ def check_parity(request: "ParityRequest") -> Outcome:
     offers: Sequence[ServedModel] = ()
     if len(proof.servers) == 1:
         (offers,) = proof.servers
-    return Outcome(out / PAGE, _next_command(request, offers))
+    return CommandResult(out / PAGE, _next_command(request, offers))
 
 
 def _next_command(request: "ParityRequest", offers: Sequence["ServedModel"]) -> list[str]:

@@ -71,7 +71,7 @@ NO_INPUTS: Mapping[str, Input] = MappingProxyType({})
 NO_OUTPUTS: Mapping[str, str] = MappingProxyType({})
 
 
-class Outcome(NamedTuple):
+class CommandResult(NamedTuple):
     """Where the result of a command is, and the words of the next command.
 
     `is_current`: it was there already, from the same inputs, so that nothing was written.

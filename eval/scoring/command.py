@@ -25,7 +25,7 @@ from tuneyard.core.language.message import _, joined
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets
 from tuneyard.eval.data.shots import with_shots
 from tuneyard.eval.models.generate import PRESET_TOKENS
-from tuneyard.eval.runs.results import RUN, Outcome, check_folder, read_run
+from tuneyard.eval.runs.results import RUN, CommandResult, check_folder, read_run
 from tuneyard.eval.scoring.evaluation import Evaluation
 from tuneyard.eval.scoring.options import (
     Option,
@@ -154,7 +154,7 @@ class ScoringCommand(TuneyardCommand):
         inputs = scoring_inputs(request, evaluation, datasets, self.flags)
         return _state(request, evaluation, inputs)
 
-    def score(self, request: ScoringRequest) -> Outcome:
+    def score(self, request: ScoringRequest) -> CommandResult:
         """Score every model on every dataset. Everything is read and checked before OUT is written.
 
         `RequestError` for an OUT that is unfinished or stale, unless `request` resumes or replaces it.
@@ -177,8 +177,8 @@ class ScoringCommand(TuneyardCommand):
         with workers_context as workers:
             opened = open_models(request, chooses=evaluation.chooses, workers=workers)
             if request.repeat:
-                return Outcome(*score_draws(request, evaluation, datasets, opened, inputs))
-            return Outcome(*carry_out(plan_scoring(request, evaluation, datasets, opened, inputs)))
+                return CommandResult(*score_draws(request, evaluation, datasets, opened, inputs))
+            return CommandResult(*carry_out(plan_scoring(request, evaluation, datasets, opened, inputs)))
 
     @property
     def flags(self) -> dict[str, str]:
@@ -229,7 +229,7 @@ def _state(request: ScoringRequest, evaluation: Evaluation, inputs: Mapping[str,
     return run_state(request, inputs, evaluation.for_people)
 
 
-def _current(request: ScoringRequest, evaluation: Evaluation) -> Outcome:
+def _current(request: ScoringRequest, evaluation: Evaluation) -> CommandResult:
     """The result of a request that is there already."""
     from tuneyard.eval.scoring.repeats import TABLE, draw_folders
 
@@ -240,10 +240,10 @@ def _current(request: ScoringRequest, evaluation: Evaluation) -> Outcome:
     place, words = evaluation.next_step(folder, list(run["models"]), list(run["datasets"]))
     if request.repeat:
         place = request.out / TABLE
-    return Outcome(place, words, is_current=True)
+    return CommandResult(place, words, is_current=True)
 
 
-def end_scoring(scored: Outcome) -> None:
+def end_scoring(scored: CommandResult) -> None:
     """End a scoring command: print where its result is, and the next command."""
     if scored.is_current:
         up_to_date(scored.place, scored.next_command)

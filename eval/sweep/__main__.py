@@ -30,7 +30,7 @@ from tuneyard.core.training.sweeps import POINTS
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets
 from tuneyard.eval.figures import check_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
-from tuneyard.eval.runs.results import HELD_OUT, RESULTS, TABLE, Outcome, check_folder, end_run
+from tuneyard.eval.runs.results import HELD_OUT, RESULTS, TABLE, CommandResult, check_folder, end_run
 from tuneyard.eval.runs.sweeps import HALVES
 from tuneyard.eval.scoring.command import end_scoring
 from tuneyard.eval.scoring.evaluation import NextStep
@@ -166,7 +166,7 @@ def _state(plan: SweepPlan) -> State:
     return CURRENT
 
 
-def search_weights(request: SweepRequest) -> Outcome:
+def search_weights(request: SweepRequest) -> CommandResult:
     """Score a sweep and write its files; the next step is the merge that the other half recommends.
 
     `RequestError` for an OUT that is unfinished or stale, unless the request resumes or replaces it.
@@ -179,14 +179,14 @@ def search_weights(request: SweepRequest) -> Outcome:
     out = plan.scoring.out
     if state == CURRENT and not plan.scoring.force:
         words = ["tuneyard", "eval", "compare", str(out), "--out", str(out / "verdict")]
-        return Outcome(out / POINTS, words, is_current=True)
+        return CommandResult(out / POINTS, words, is_current=True)
     refuse_existing(plan.scoring, state)
     plan = replace(plan, scoring=resumed(plan.scoring))
     with workers_of(plan.scoring) as workers:
         sweep = _score(plan, workers)
     place, next_words = _report(plan.scoring, sweep)
     end_run(out)
-    return Outcome(place, next_words)
+    return CommandResult(place, next_words)
 
 
 def plan_sweep(request: SweepRequest) -> SweepPlan:
