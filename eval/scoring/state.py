@@ -65,7 +65,7 @@ from tuneyard.eval.scoring.request import ScoringRequest
 
 OPTIONS = (
     "cluster", "template", "bos", "apply", "dtype", "quantize", "batch_tokens", "max_new_tokens", "think",
-    "preset", "temperature", "top_p", "seed", "repeat", "limit", "no_base", "tensor_parallel",
+    "preset", "temperature", "top_p", "seed", "limit", "no_base", "tensor_parallel",
     "pipeline_parallel",
 )  # fmt: skip
 """The options of all scoring commands that change an answer or a figure."""

@@ -229,3 +229,22 @@ def test_a_record_with_paths_of_others_hashes_none_of_them(here, nothing_is_load
         write_json(Path("out/run.json"), {**recorded, "outputs": {**recorded["outputs"], name: "0"}})
         with raises(RequestError, "secret" if "secret" in name else "hostname"):
             run("nli", *WORDS["nli"])
+
+
+def test_draws_are_up_to_date_and_more_can_be_added(here, capsys) -> None:
+    write_json(Path("model/generation_config.json"), {"do_sample": True, "temperature": 1.0})
+    words = ["--data", "pairs.json", "--preset", "document", "--max-new-tokens", 2, "--limit", 2]
+
+    def draw(count: int, *more: object) -> str:
+        capsys.readouterr()
+        call(cli_of("qa"), *words, "--repeat", count, *more, "--model", "model", "--out", "out")
+        return capsys.readouterr().out
+
+    assert "up to date" not in draw(2)
+    assert "out/repeats.md: up to date" in draw(2)
+    with raises(RequestError, "--resume"):
+        draw(3)
+    draw(3, "--resume")
+    assert "up to date" in draw(3)
+    with raises(RequestError, "draw-3", "--force"):
+        draw(2)
