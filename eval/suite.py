@@ -129,7 +129,7 @@ class PlannedStep:
     inputs: Mapping[str, Input]
 
 
-def suite_state(request: SuiteRequest) -> State:
+def state(request: SuiteRequest) -> State:
     """How far a suite is. No model is loaded, and nothing is written."""
     return _state(request.scoring, _prepare(request))
 

@@ -52,7 +52,6 @@ from tuneyard.eval.runs.results import (
     OUT_OPTION,
     RESULTS,
     RUN,
-    STEPS,
     own_folders,
     read_run,
     recorded_inputs,
@@ -220,13 +219,15 @@ def run_state(
 
 
 def steps_state(out: Path, states: Mapping[str, State]) -> State:
-    """State of a folder of several runs (a suite's steps, repeated draws) by their states."""
+    """State of a folder of several runs (a suite's steps, repeated draws) by their states.
+
+    A step that is new makes it unfinished: --resume adds it.
+    """
     if not (out / RUN).is_file():
         return NEW
     run = read_run(out)
-    recorded = run.get(STEPS)
-    steps = dict.fromkeys(map(str, recorded if isinstance(recorded, list) else []), True)
-    changes = list(compare_inputs(steps, dict.fromkeys(states, True)).changes)
+    steps = run.get("steps", [])
+    changes = [_("{name} is gone", name=step) for step in steps if step not in states]
     for step, state in states.items():
         changes += [_("{step}: {change}", step=step, change=change) for change in state.changes]
     outputs = recorded_outputs(run)

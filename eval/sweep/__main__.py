@@ -143,7 +143,7 @@ def forecast(request: SweepRequest) -> str:
     return _forecast(plan.scoring, plan.steps, plan.halves)
 
 
-def sweep_state(request: SweepRequest) -> State:
+def state(request: SweepRequest) -> State:
     """How far a sweep is. No model is loaded, and nothing is written."""
     return _state(plan_sweep(request))
 
