@@ -9,7 +9,7 @@ import pytest
 from tests.fake_runs import NEW, OLD, compare, fake_run, flags, labelled, two_datasets
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
-from tuneyard.core.training.metrics import Metric
+from tuneyard.core.training.metrics import Metric, metric_of
 from tuneyard.eval.defect.reports import report_summary
 from tuneyard.eval.figures.free_answers import qa_summary
 from tuneyard.eval.figures.labels import summary
@@ -180,3 +180,10 @@ def test_macro_f1_is_for_labels(gold, facts, has_f1) -> None:
     runs = [labelled(model, gold, gold, facts=facts) for model in ("base", "one")]
     (section,) = compare(runs, "base").datasets
     assert (section.figures["one"].macro_f1 is not None) is has_f1
+
+
+def test_a_loss_is_that_of_all_tokens() -> None:
+    records = [{"loss": 6.0, "tokens": 3}, {"loss": 1.0, "tokens": 1}] * 4
+    runs = [replace(fake_run(model, [True] * 8), records=records) for model in ("base", "one")]
+    section = only(compare(runs, "base", metric=metric_of("eval_loss")))
+    assert section.figures["one"].value == 7 / 4  # the mean of the rows is 3/2
