@@ -127,7 +127,7 @@ def test_each_file_of_a_run_has_its_schema(scored, tmp_path) -> None:
 
 @pytest.mark.parametrize("command", [nli, qa])
 @pytest.mark.parametrize(
-    "text", ['{"settings": [1]}', '{"models": 3}', "[]", '{"by": 1, "sets": {}}', '{"a": ']
+    "text", ['{"settings": [1]}', '{"models": 3}', "[]", '{"by": 1, "datasets": {}}', '{"a": ']
 )
 def test_a_run_json_of_another_form_is_one_message(tmp_path, data, command: click.Command, text) -> None:
     (tmp_path / "out").mkdir()

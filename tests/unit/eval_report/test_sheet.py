@@ -18,6 +18,7 @@ from tuneyard.eval.ab.sheet import (
     CONTROL,
     LONGEST,
     Answered,
+    check_key,
     check_unrated,
     make_sheet,
     read_key,
@@ -174,6 +175,21 @@ def test_what_is_no_key(tmp_path, value) -> None:
     write_json(tmp_path / "key.json", value)
     with raises(ContentError, "key.json"):
         read_key(tmp_path / "key.json")
+
+
+def test_the_key_of_an_earlier_version_is_that_of_its_sheet(tmp_path) -> None:
+    """It wrote `sets` and no format. That of a later version is refused by both commands."""
+    path, answers = tmp_path / "key.json", make_sheet(ASKED, 42)[1]
+    key = {"format": 2, "seed": 42, "models": ["base", "tuned"], "datasets": ["a"], "answers": answers}
+    write_json(path, {"seed": 42, "models": ["base", "tuned"], "sets": ["a"], "answers": answers})
+    check_key(path, key)
+    assert len(read_key(path).answers) == 60
+    with raises(RequestError, "key.json", "datasets"):
+        check_key(path, {**key, "datasets": ["b"]})
+    write_json(path, {**key, "format": 3})
+    for read in (read_key, lambda path: check_key(path, key)):
+        with raises(ContentError, "key.json", "format 3"):
+            read(path)
 
 
 def test_a_sheet_with_marks_or_comments_is_never_overwritten(tmp_path) -> None:
