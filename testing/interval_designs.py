@@ -15,10 +15,10 @@ from tuneyard.eval.statistics.family import (
     Units,
     estimates,
     is_skewed,
+    over_seeds,
     units_of,
 )
 from tuneyard.eval.statistics.rates import mean_of, rate_of
-from tuneyard.eval.statistics.seeds import over_seeds
 
 LARGEST_CLUSTER = 60
 LEAST = 0.93

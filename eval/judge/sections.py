@@ -39,12 +39,13 @@ from tuneyard.eval.statistics.family import (
     DifferenceTest,
     Units,
     estimates,
+    figure_over_seeds,
     is_skewed,
+    over_seeds,
     shrunk,
     units_of,
 )
 from tuneyard.eval.statistics.rates import Mean, average, calibration, metric_mean
-from tuneyard.eval.statistics.seeds import figure_over_seeds, over_seeds
 from tuneyard.eval.statistics.spread import Floats
 
 MACRO_F1 = METRICS["macro_f1"]
@@ -210,48 +211,49 @@ def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> l
     """
     if not pairs:
         return []
-    steps, units = differences_of(pairs, data, metric)
+    differences, units = differences_of(pairs, data, metric)
     f1s = [rows.f1 for rows in data if rows.f1 is not None]
     of_f1: list[DifferenceTest] = []
     if f1s:
         of_f1 = estimates(units, mean_f1(f1s, sorted({*chain(*pairs)})).spread(pairs))
-    differences = of_f1
+    means = of_f1
     if metric is not MACRO_F1:
-        differences = estimates(units)
+        means = estimates(units)
     for place, pair in enumerate(pairs):
         seeds = [_mean_seeds(name, data) for name in pair if name in data[0].seeds]
         if seeds:
-            differences[place] = over_seeds(differences[place], seeds, len(pairs), units.bound)
-    tests = paired_tests(pairs, np.concatenate(steps), differences, metric)
+            means[place] = over_seeds(means[place], seeds, len(pairs), units.bound)
+    tests = paired_tests(pairs, np.concatenate(differences), means, metric)
     if metric.counts_correct and of_f1:
         tests = [replace(test, macro_f1=f1) for test, f1 in zip(tests, of_f1, strict=True)]
     return tests
 
 
 def paired_tests(
-    pairs: Pairs, steps: Floats, differences: Sequence[DifferenceTest], metric: Metric = ACCURACY
+    pairs: Pairs, differences: Floats, means: Sequence[DifferenceTest], metric: Metric = ACCURACY
 ) -> list[PairedTest]:
     """Tests of (old, new) models by their differences [rows, pairs] and the mean of each."""
     tests = []
-    for (old, new), gains, difference in zip(pairs, steps.T, differences, strict=True):
+    for (old, new), gains, mean in zip(pairs, differences.T, means, strict=True):
         better, worse = int((gains > 0).sum()), int((gains < 0).sum())
         if not metric.higher:
             better, worse = worse, better
         counts: dict[str, Any] = {"n": len(gains), "better": better, "worse": worse}
-        tests.append(PairedTest(**asdict(difference), model=new, against=old, **counts))
+        tests.append(PairedTest(**asdict(mean), model=new, against=old, **counts))
     return tests
 
 
 def differences_of(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> tuple[list[Floats], Units]:
     """Differences [rows, pairs] between the values of (old, new) models on each dataset, and their units."""
-    steps = []
+    differences = []
     for rows in data:
         columns = [rows.values[new] - rows.values[old] for old, new in pairs]
-        steps.append(np.stack(columns, axis=1))
+        differences.append(np.stack(columns, axis=1))
     largest = math.inf
     if metric.unit == SHARE:
         largest = 1.0
-    return steps, units_of(steps, [rows.groups for rows in data], [rows.weights for rows in data], largest)
+    groups, weights = [rows.groups for rows in data], [rows.weights for rows in data]
+    return differences, units_of(differences, groups, weights, largest)
 
 
 def _mean_seeds(name: str, data: Sequence[PairedRows]) -> list[float]:

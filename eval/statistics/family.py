@@ -5,16 +5,21 @@ It is judged by the largest of correlated normal deviates, with Student's t for 
 (max-T: Westfall and Young 1993). A skewed statistic must also be significant on a scale on which it is nearly
 normal; the interval is then the hull of both. So an interval excludes 0 exactly if p is under 5 %, for any
 clusters. It covers all candidates together at 95 %, and so also the chosen candidate.
+
+The mean of a setting that was trained with several seeds has Student's limits over the seeds. The errors over
+examples and seeds are independent: their squares add up.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist, stdev
 from typing import Self
 
 import numpy as np
 
-from tuneyard.eval.statistics.rates import SEED, Z95, Estimate, Groups, by_cluster, wilson
+from tuneyard.core.training.metrics import SHARE, Metric
+from tuneyard.eval.statistics.rates import SEED, Z95, Estimate, Groups, Mean, by_cluster, wilson
 from tuneyard.eval.statistics.spread import (
     Floats,
     Spread,
@@ -68,7 +73,7 @@ class Units:
 
 
 def units_of(
-    steps: Sequence[Floats],
+    differences: Sequence[Floats],
     groups: Sequence[Groups],
     counts: Sequence[Floats] | None = None,
     bound: float = 1.0,
@@ -78,11 +83,11 @@ def units_of(
     `counts` [rows] is the weight of each row, by default 1: the number of tokens of its loss.
     """
     sums, sizes, squares = [], [], 0.0
-    ones = counts or [np.ones(len(differences)) for differences in steps]
-    for differences, keys, weights in zip(steps, groups, ones, strict=True):
-        total = by_cluster(differences * weights[:, None], keys)
+    ones = counts or [np.ones(len(of_dataset)) for of_dataset in differences]
+    for of_dataset, keys, weights in zip(differences, groups, ones, strict=True):
+        total = by_cluster(of_dataset * weights[:, None], keys)
         weight = 1.0
-        if len(steps) > 1:
+        if len(differences) > 1:
             weight = 1 / float(weights.sum())
         sums.append(weight * total)
         sizes.append(weight * by_cluster(weights, keys))
@@ -115,12 +120,12 @@ def estimates(units: Units, spread: Spread | None = None) -> list[DifferenceTest
     error = np.maximum(equal, floor) / units.sizes.sum(axis=0)
     smallest = np.minimum(units.bound, (reach + Z_POWER) * error)
     smallest = np.where(np.isfinite(spread.error), smallest, units.bound)  # a single unit shows nothing
-    differences = []
+    tests = []
     for column, value in enumerate(spread.value.tolist()):
         chance = float(p[column])
         low, high = agreeing(_limits(units, spread, column, float(reach[column])), chance)
-        differences.append(DifferenceTest(value, low, high, chance, float(smallest[column])))
-    return differences
+        tests.append(DifferenceTest(value, low, high, chance, float(smallest[column])))
+    return tests
 
 
 def is_skewed(units: Units) -> bool:
@@ -128,14 +133,16 @@ def is_skewed(units: Units) -> bool:
     return bool(np.abs(spread_of(units.sums, units.sizes).skew).max() > SKEWED)
 
 
-def sliced(steps: Floats, labels: Sequence[str], groups: Groups) -> dict[str, list[DifferenceTest]]:
+def sliced(differences: Floats, labels: Sequence[str], groups: Groups) -> dict[str, list[DifferenceTest]]:
     """Differences of each candidate on the rows of each label; slices and candidates are one family.
 
-    `steps` are the differences [rows, candidates] of shares. A cluster in several slices stays one unit.
+    `differences` [rows, candidates] are those of shares. A cluster in several slices stays one unit.
     """
-    names, candidates = list(dict.fromkeys(labels)), steps.shape[1]
+    names, candidates = list(dict.fromkeys(labels)), differences.shape[1]
     membership = (np.array(labels)[:, None] == np.array(names)[None, :]).astype(float)  # [rows, slices]
-    sums = by_cluster((membership[:, :, None] * steps[:, None, :]).reshape(len(steps), -1), groups)
+    sums = by_cluster(
+        (membership[:, :, None] * differences[:, None, :]).reshape(len(differences), -1), groups
+    )
     sizes = np.repeat(by_cluster(membership, groups), candidates, axis=1)
     rows = np.repeat(membership.sum(axis=0), candidates)
     family = estimates(Units(sums, sizes, rows, groups is None))
@@ -275,3 +282,48 @@ def agreeing(limits: tuple[float, float], p: float) -> tuple[float, float]:
     if high < near:
         high = 0.0
     return low, high
+
+
+def seed_error(figures: Sequence[float]) -> float:
+    """Standard error of the mean of a setting's trainings."""
+    return stdev(figures) / math.sqrt(len(figures))
+
+
+def seed_reach(figures: Sequence[float], comparisons: int = 1) -> float:
+    """From the mean of a setting's trainings to its limits, with Bonferroni's correction."""
+    deviate = NormalDist().inv_cdf(1 - ALPHA / 2 / comparisons)
+    return seed_error(figures) * float(student_deviate(deviate, np.array(len(figures) - 1.0)))
+
+
+def _distances(estimate: Estimate, reach: float) -> tuple[float, float]:
+    """From a value down and up to its limits over examples and over seeds of this reach."""
+    return math.hypot(estimate.value - estimate.low, reach), math.hypot(estimate.high - estimate.value, reach)
+
+
+def figure_over_seeds(metric: Metric, mean: Mean, figures: Sequence[float]) -> Mean:
+    """A setting's figure over examples and seeds: `figures` are those of its trainings."""
+    below, above = _distances(mean, seed_reach(figures))
+    low, high = mean.value - below, mean.value + above
+    if metric.unit == SHARE:
+        low, high = max(0.0, low), min(1.0, high)
+    return replace(mean, low=low, high=high, stderr=math.hypot(mean.stderr, seed_error(figures)))
+
+
+def over_seeds(
+    test: DifferenceTest, seeds: Sequence[Sequence[float]], comparisons: int, bound: float
+) -> DifferenceTest:
+    """The difference over examples and seeds: `seeds` are the figures of trainings, by setting.
+
+    `comparisons` is the size of the family, `bound` the largest possible difference.
+    """
+    reach = math.hypot(*(seed_reach(figures, comparisons) for figures in seeds))
+    below, above = _distances(test, reach)
+    nearer = below
+    if test.value < 0:
+        nearer = above
+    p = 1.0
+    if test.value:
+        p = math.erfc(Z95 * abs(test.value) / nearer / math.sqrt(2))
+    limits = max(-bound, test.value - below), min(bound, test.value + above)
+    smallest = min(bound, math.hypot(test.smallest, reach))
+    return DifferenceTest(test.value, *agreeing(limits, p), p, smallest)

@@ -66,12 +66,12 @@ def _slices(runs: RunsByModel, base: str, by: str) -> list[Slice]:
         return []
     data = paired_rows(base_run.dataset, runs, ACCURACY)
     pairs = [(base, model) for model in others]
-    (steps,), _unused = differences_of(pairs, [data], ACCURACY)
-    differences = sliced(steps, labels, data.groups)
+    (differences,), _unused = differences_of(pairs, [data], ACCURACY)
+    estimates_by_value = sliced(differences, labels, data.groups)
     slices = []
     for value in values:
         in_slice = np.array(labels) == value
-        tests = paired_tests(pairs, steps[in_slice], differences[value])
+        tests = paired_tests(pairs, differences[in_slice], estimates_by_value[value])
         accuracy = {model: float(flags[in_slice].mean()) for model, flags in data.values.items()}
         slices.append(Slice(base_run.dataset, value, int(in_slice.sum()), accuracy, tests))
     return slices

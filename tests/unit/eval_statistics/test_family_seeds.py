@@ -7,8 +7,7 @@ import pytest
 from scipy.stats import sem, t
 
 from testing.interval_designs import Trained, contradicts, luckiest, settings_tests, trainings
-from tuneyard.eval.statistics.family import DifferenceTest, estimates, units_of
-from tuneyard.eval.statistics.seeds import over_seeds, seed_reach
+from tuneyard.eval.statistics.family import DifferenceTest, estimates, over_seeds, seed_reach, units_of
 
 Groups = Sequence[int] | None
 
