@@ -25,7 +25,6 @@ MOVED_ROWS = ProblemCode(
     "W435",
     _("rows that were in another split of the earlier compile"),
     _("Split by hash, which keeps each row where it is: `split: {{test: 0.2, by: hash, seed: 1}}`."),
-    _("An adapter of the earlier compile has been trained on rows that are tested now."),
     template=marked("{moves} of the compile of {time}"),
 )
 

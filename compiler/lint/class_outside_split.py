@@ -13,7 +13,6 @@ CLASS_OUTSIDE_SPLIT = ProblemCode(
     "W217",
     _("a class without rows in a split"),
     _("Add rows of this class, or leave it out of `labels`."),
-    _("A split by hash or by group sends each row where its hash sends it: none is moved to fill a class."),
     template=marked("{split}: no row of {classes}"),
 )
 
