@@ -14,7 +14,8 @@ from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tests.plug_ins import installing
 from tests.serving import answering
-from tuneyard.core.errors import RequestError
+from tuneyard.adapters.__main__ import cli as adapters
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import __main__ as compare
 from tuneyard.eval.figures import GROUP, metrics
 from tuneyard.eval.scoring import candidates, state
@@ -248,3 +249,30 @@ def test_draws_are_up_to_date_and_more_can_be_added(here, capsys) -> None:
     assert "up to date" in draw(3)
     with raises(RequestError, "draw-3", "--force"):
         draw(2)
+
+
+def test_a_parity_check_is_up_to_date_unless_it_failed(here, capsys, nothing_is_loaded) -> None:
+    shapes = {f"model.layers.{layer}.self_attn.q_proj": (64, 64) for layer in (0, 1)}
+    for name, seed in (("whole", 5), ("other", 6)):
+        write_adapter(Path(name), shapes, seed=seed, alpha=64)
+    call(adapters, "fuse", "whole", "--base", "model", "--dtype", "fp32", "--out", "fused")
+    words = ["--model", "model", "--adapter", "whole"]
+    words += ["--data", "pairs.json", "--limit", 2, "--out", "parity"]
+    call(cli_of("prove"), *words, "--fused", "fused")
+    written = {path: path.read_bytes() for path in Path("parity").iterdir()}
+    of_other = ["--adapter", "other", *words[4:-1], "failed", "--model", "model", "--fused", "fused"]
+    with raises(ContentError, "prove.md"):
+        call(cli_of("prove"), *of_other)
+    nothing_is_loaded()
+    capsys.readouterr()
+    call(cli_of("prove"), *words, "--fused", "fused")
+    assert "parity/prove.md: up to date" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in Path("parity").iterdir()} == written
+    for change in (["--fused", "fused", "--flips", 1], ["--fused", "fused", "--limit", 3]):
+        with raises(AssertionError, "a model was loaded"):
+            call(cli_of("prove"), *words, *change)
+    with raises(AssertionError, "a model was loaded"):
+        call(cli_of("prove"), *of_other)
+    append("parity/prove.md")()
+    with raises(AssertionError, "a model was loaded"):
+        call(cli_of("prove"), *words, "--fused", "fused")
