@@ -36,12 +36,6 @@ def test_rouge_and_bleu_without_their_packages_are_not_measured(module, hide, sc
         score(text, "--data", data, "--rouge")
 
 
-def test_jieba_is_needed_if_it_splits_the_words(hide, score, data, refused):
-    hide("jieba")
-    with refused(RequestError, "jieba"):
-        score(text, "--data", data, "--rouge", "--tokenizer", "jieba")
-
-
 def test_a_sweep_without_matplotlib_scores_no_point(hide, score, data, tmp_path, refused):
     hide("matplotlib.figure")
     with refused(RequestError, "matplotlib"):

@@ -1,6 +1,6 @@
 """--tokenizer jieba: ROUGE and BLEU by the words of an optional package, which is named where it is used."""
 
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -9,7 +9,6 @@ import pytest
 from tests.cli import scoring
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import raises
-from tuneyard.core import errors
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.figures.text import JIEBA, bleu, bleu_parts, jieba_words, rouge
 from tuneyard.eval.runs.find import read_scored_run
@@ -70,7 +69,7 @@ def test_results_and_screen_name_the_tokenizer_and_a_comparison_uses_it(text, tm
 
 
 def test_without_the_package_the_message_has_the_install_line(text, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "jieba" else find_spec(name))
+    monkeypatch.setitem(sys.modules, "jieba", None)
     with pytest.raises(RequestError, match=r"jieba is not installed .* install .*jieba$"):  # by uv or pip
         text("--rouge", "--tokenizer", "jieba")
     assert not (tmp_path / "out").exists()
