@@ -15,7 +15,7 @@ from tuneyard.core.llamafactory.prompt import chat_renderer
 from tuneyard.core.llamafactory.prompt.rendering import template_renderer
 from tuneyard.eval.data.prompts import choose_prompting
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.scoring import options
+from tuneyard.eval.scoring import request
 from tuneyard.eval.suite import cli as suite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,7 +43,7 @@ def on(monkeypatch: pytest.MonkeyPatch):
             def today(cls) -> datetime.date:
                 return day
 
-        monkeypatch.setattr(options, "date", Today)
+        monkeypatch.setattr(request, "date", Today)
 
     return change
 
@@ -107,6 +107,7 @@ def test_a_damaged_date_is_refused_with_its_place(score, dated_model, data, tmp_
     score(nli, "--data", data, model=dated_model, out="broken")
     file = tmp_path / "broken/run.json"
     run = read_json(file)
+    next(file.parent.rglob("results.json")).unlink()
     write_json(file, {**run, "settings": {**run["settings"], "date": value}})
     with refused(ContentError, file, "date", "2026-01-31"):
         score(nli, "--data", data, "--resume", model=dated_model, out="broken")
