@@ -1,5 +1,6 @@
 """--tokenizer jieba: ROUGE and BLEU by the words of an optional package, which is named where it is used."""
 
+import importlib.util
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +17,9 @@ from tuneyard.eval.text import cli
 
 REFERENCE, ANSWER = "我们在北京大学学习，很好。", "他们在北京大学工作。"
 ROWS = [{"instruction": f"任务 {n}", "output": REFERENCE} for n in range(3)]
-has_jieba = pytest.mark.skipif(find_spec(JIEBA) is None, reason="the optional package jieba is not installed")
+has_jieba = pytest.mark.skipif(
+    importlib.util.find_spec(JIEBA) is None, reason="the optional package jieba is not installed"
+)
 
 
 @pytest.fixture
