@@ -344,13 +344,13 @@ def end_run(out: Path, scored: Collection[Path] = (), names: Iterable[str] = ())
     write_json(out / RUN, {**run, "outputs": outputs})
 
 
-def recorded_inputs(record: Results) -> dict[str, Input]:
+def recorded_inputs(record: Mapping[str, object]) -> dict[str, Input]:
     """The inputs in a record, {} if it has none."""
     inputs = record.get(INPUTS)
     return dict(inputs) if isinstance(inputs, dict) else {}
 
 
-def recorded_outputs(record: Results) -> dict[str, str]:
+def recorded_outputs(record: Mapping[str, object]) -> dict[str, str]:
     """The hash of each file in a record by its path, {} if it has none."""
     outputs = record.get(OUTPUTS)
     if not isinstance(outputs, dict):
