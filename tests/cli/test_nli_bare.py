@@ -96,13 +96,15 @@ def test_explicit_options_stay(base, tmp_path, capsys):
     assert capsys.readouterr().err.count("chosen here") == 1
 
 
-def test_a_second_run_needs_resume_or_force(base):
+def test_a_second_run_is_up_to_date_and_a_changed_one_needs_force(base, capsys):
     register(alpaca_rte_eval=even_rows(4))
     adapter("rte", base)
     call(cli)
-    with raises(RequestError, "results/nli", "--resume", "--force"):
-        call(cli)
-    call(cli, "--resume")
+    capsys.readouterr()
+    call(cli)
+    assert "results/nli: up to date" in capsys.readouterr().out
+    with raises(RequestError, "results/nli", "--limit", "--force"):
+        call(cli, "--limit", 2)
     call(cli, "--force", "--limit", 2)
     assert read_json(Path("results/nli/base/alpaca_rte_eval/results.json"))["n"] == 2
 
@@ -294,7 +296,7 @@ def test_a_run_of_other_settings_is_not_resumed(base):
     register(alpaca_rte_eval=even_rows(4))
     adapter("rte", base)
     call(cli)
-    with raises(RequestError, "results/nli", "other settings", "preset", "--out results/nli-document"):
+    with raises(RequestError, "results/nli", "--preset", "document", "--out results/nli-document"):
         call(cli, "--preset", "document")
 
 
