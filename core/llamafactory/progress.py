@@ -1,9 +1,14 @@
 """Where progress about LLaMA-Factory's work is shown. In a fork of child.py it reaches the asking process."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
 
-stream: "SupportsWrite[str]" = sys.stderr
+class Writable(Protocol):
+    """What a progress bar writes to."""
+
+    def write(self, text: str, /) -> object:
+        """Write a text."""
+
+
+stream: Writable = sys.stderr

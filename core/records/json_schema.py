@@ -26,6 +26,7 @@ from typing import (
 )
 
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.message import _
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 LARGEST_COUNT = 2**53  # above it not every whole number is a float
@@ -109,7 +110,7 @@ def _schema(hint: Any, definitions: JsonObject, *, closed: bool) -> JsonObject:
                 **_object_schema(hint, definitions, closed=closed),
             }
         return {"$ref": f"#/$defs/{name}"}
-    raise TypeError(f"{hint!r} in a record: JSON has no such values")
+    raise TypeError(_("{hint!r} in a record: JSON has no such values", hint=hint))
 
 
 def _one_of(schemas: list[JsonObject]) -> JsonObject:
@@ -132,4 +133,6 @@ def _with_extra(schema: JsonObject, extra: object) -> JsonObject:
         bounds = _BOUNDS.get(kind, ("minimum", "maximum"))
         limits = {name: bound for name, bound in zip(bounds, extra, strict=True) if bound is not None}
         return {**schema, **limits}
-    raise TypeError(f"{extra!r} in the annotation of a record: a description or Limits is expected")
+    raise TypeError(
+        _("{extra!r} in the annotation of a record: a description or Limits is expected", extra=extra)
+    )

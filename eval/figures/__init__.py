@@ -59,7 +59,7 @@ class Figure:
     by_command: bool = False
     """True if commands measure it and write it themselves. All others are in `metrics` of results.json."""
     beside_accuracy: bool = True
-    """False if it follows from the same correct answers: `eval compare` does not show it beside accuracy."""
+    """False if it follows from the same correct answers: compare does not show it beside accuracy."""
     plugin: Plugin | None = None
 
     def values(self, rows: Rows, settings: Settings = NO_SETTINGS) -> Values:
