@@ -1,7 +1,7 @@
-"""`filter:` of a spec: which rows stay, by the length, the keywords and the language of their texts."""
+"""`filter:` and `empty:` of a spec: which rows stay, by their texts and by whether they have an answer."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tuneyard.compiler.check.text_columns import TextColumns
 from tuneyard.compiler.rows import Batch
@@ -16,11 +16,12 @@ _NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 
 
 class RowFilter:
-    """Applies `filter:` of a spec to batches, and counts the dropped rows by reason."""
+    """Applies `filter:` and `empty:` of a spec to batches, and counts the dropped rows by reason."""
 
     def __init__(self, spec: Spec, counts: Counts) -> None:
         self.settings = spec.filter
         self.texts = TextColumns(spec)
+        self.empty = {_without_blanks(text) for text in (*spec.empty, "")} if spec.empty else set()
         self.counts = counts
         self._keywords = _pattern(spec.filter.keywords)
         self._taken = _pattern(spec.filter.taken) if spec.filter.taken else None
@@ -28,13 +29,27 @@ class RowFilter:
     def kept(self, batch: Batch) -> Batch:
         """The rows of a batch that pass the filter."""
         kept_rows = []
-        for number, texts in enumerate(zip(*self.texts.of(batch).values(), strict=True)):
+        columns = self.texts.of(batch)
+        unanswered = self._unanswered(batch, columns) if self.empty else set()
+        for number, texts in enumerate(zip(*columns.values(), strict=True)):
             reason = self._reason("\n".join(texts))
+            if number in unanswered:
+                reason = marked("no answer")
             if reason:
                 self.counts.drop(reason, 1)
             else:
                 kept_rows.append(number)
         return batch.keep(kept_rows)
+
+    def _unanswered(self, batch: Batch, columns: Mapping[str, Sequence[str]]) -> set[int]:
+        """The numbers of the rows with null, a blank text or one of `empty:` as an answer."""
+        numbers = set()
+        for name in self.texts.completion_columns:
+            values = batch.columns.get(name, columns[name])
+            for number, (value, text) in enumerate(zip(values, columns[name], strict=True)):
+                if value is None or _without_blanks(text) in self.empty:
+                    numbers.add(number)
+        return numbers
 
     def _reason(self, text: str) -> str:
         """Why a row with this text is dropped, "" if it stays."""
@@ -50,6 +65,11 @@ class RowFilter:
         if settings.language and language_of(text) != settings.language:
             return marked("another language")
         return ""
+
+
+def _without_blanks(text: str) -> str:
+    """A text for a comparison with `empty:`: "N / A" is "n/a"."""
+    return "".join(text.split()).lower()
 
 
 def language_of(text: str) -> str:

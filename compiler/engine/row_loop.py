@@ -153,7 +153,7 @@ class Reading:
         display_path = loop.rows.display_path
         self._checker = Checker(loop.spec, display_path, problems, unused, types, start, late)
         self._filter = None
-        if loop.spec.filter != Filter():
+        if loop.spec.filter != Filter() or loop.spec.empty:
             self._filter = RowFilter(loop.spec, result.counts)
 
     @property

@@ -14,11 +14,12 @@ from typing import NamedTuple
 from tuneyard.compiler.check.unused_columns import SAYS
 from tuneyard.compiler.engine.request import CompileReport, CompileRequest
 from tuneyard.compiler.init.column_statistics import FEWEST_ROWS, FileStatistics
+from tuneyard.compiler.init.findings import findings_of
 from tuneyard.compiler.init.guess import fixes_of_notation, guess
 from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.recipe_command import recipe_words
-from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file
+from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, with_keys
 from tuneyard.compiler.init.split_seed import choose_seed
 from tuneyard.compiler.init.statistics_reader import read_statistics
 from tuneyard.compiler.init.warnings import first_names, lost_prompt, may_matter, unused_leaves, warnings_of
@@ -155,12 +156,18 @@ def propose(
         spec_as_dict = proposed_spec(statistics, proposal, base, shares, name)
         spec_as_dict = with_paths_changed(spec_as_dict, partial(path_from, spec_folder))
         tried = _tried(path, statistics, proposal, dump_short_yaml(spec_as_dict), name, spec_folder)
+        findings = findings_of(statistics, proposal, tried.spec, tried.report)
+        if findings.keys:
+            spec_as_dict = with_keys(spec_as_dict, findings.keys)
+            tried = _tried(path, statistics, proposal, dump_short_yaml(spec_as_dict), name, spec_folder)
         if _has_seed(spec_as_dict, tried):
             break
         if tried.report.hashed_rows is not None:
             prompts.update(tried.report.hashed_rows.keys)
     spec_text = dump_short_yaml(spec_as_dict)
+    spec_text += "".join(f"# {line}\n" for line in findings.to_uncomment)
     report, warnings = tried.report, tried.warnings
+    warnings.extend(findings.messages)
     if tried.spec.split is None and prompts:
         different = counted(len(prompts), "prompt", "prompts")
         warnings.append(_("no split: the rows have only {prompts}", prompts=different))

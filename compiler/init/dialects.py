@@ -24,6 +24,9 @@ Few Western words would also be words in cp1250 or in mac-roman, so that these a
 """
 PAIRED = 0.9
 LONGEST_NAME = 40  # characters of a column's name that ends as a sentence does
+_LONG_ASCII = re.compile(
+    rb"(?<![\x00-\x7f])[\x00-\x7f]{201,}"
+)  # begins where a run of ASCII does: linear time
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _SENTENCE = re.compile(r"[.?!。？！]$")
 
@@ -53,6 +56,7 @@ def encoding_of(path: Readable) -> str:
 
     whole_lines = data[: data.rfind(b"\n")].splitlines()  # the last one may be cut inside a character
     foreign_lines = b"\n".join(line for line in whole_lines if not line.isascii())
+    foreign_lines = _LONG_ASCII.sub(_ends, foreign_lines)  # one long row would outweigh all foreign words
     match = detect(
         foreign_lines or data, include_encodings=ENCODINGS, no_match_encoding=UTF_8, compat_names=False
     )
@@ -62,6 +66,11 @@ def encoding_of(path: Readable) -> str:
             _("{path}: not UTF-8, and no other encoding can be told: save it as UTF-8", path=path)
         )
     return encoding
+
+
+def _ends(text: re.Match[bytes]) -> bytes:
+    """The begin and the end of a long run of ASCII."""
+    return text[0][:100] + b" " + text[0][-100:]
 
 
 def dialects(path: Readable, encoding: str) -> Iterator[Source]:

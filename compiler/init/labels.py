@@ -40,7 +40,10 @@ _CHOICES = re.compile(r'\[?\{"choices": ?(\["[^"\\]+"(?:, ?"[^"\\]+")*\])\}\]?')
 _SUGGESTION = re.compile(r"(^|_)suggestions?$")
 _DIGIT = re.compile(r"\d")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|https?:")
-UNLABELLED = (-1, "-", "", "nan", "NaN", "null")
+UNLABELLED = (
+    -1, "-", "", "nan", "NaN", "null", "N/A", "n/a", "#N/A", "NA", "<NA>", "#REF!", "#VALUE!", "#NAME?",
+    "#DIV/0!",
+)  # fmt: skip
 """Values of rows without a label."""
 
 

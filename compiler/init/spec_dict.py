@@ -70,6 +70,16 @@ def proposed_spec(
     return spec
 
 
+def with_keys(spec: Raw, keys: Raw) -> Raw:
+    """A spec with further keys before its split and its output."""
+    changed: Raw = {}
+    for key, value in spec.items():
+        if key in ("split", "write"):
+            changed |= keys
+        changed[key] = value
+    return changed
+
+
 def _unseen(statistics: FileStatistics, proposal: Proposal) -> list[str]:
     """The columns of images, videos and audios, if the user named others: the model will not see them."""
     if not statistics.user_columns:

@@ -76,6 +76,7 @@ def _parse(path: Path, raw: Any) -> Spec:
             **quality,
             filter=filled_in(Filter, raw.get("filter", {})),
             clean=tuple(clean),
+            empty=tuple(raw.get("empty", ())),
             split=_split(split) if split else None,
             mix=None,
             sample=_sample(raw.get("sample")),
@@ -160,7 +161,7 @@ def _whole_output(writes: list[Any], number: int) -> Raw:
 
 def _mixed(spec: Spec, whole: Any) -> Spec:
     """Give each part of a mixture its own spec with the outputs of the mixture."""
-    strange = next((key for key in ("source", "labels", "clean", "filter") if key in whole), "")
+    strange = next((key for key in ("source", "labels", "clean", "empty", "filter") if key in whole), "")
     belongs = _("it belongs to a part or to the part's spec")
     _refuse(strange, _("`{key}` and `mix` do not go together: {reason}", key=strange, reason=belongs))
     raw = whole["mix"]

@@ -116,6 +116,7 @@ class Spec(NamedTuple):
 
     - `raw`: the merged YAML that the others came from, without the changes of the command line.
     - `over`: those changes, with the keys of a spec.
+    - `empty`: texts that are no answer.
     - `share`: that of a source in its mixture.
     - `given_as`: the name or the path that finds the spec again, also if a file has a bundled spec's name.
     """
@@ -130,6 +131,7 @@ class Spec(NamedTuple):
     near: bool = False
     filter: Filter = Filter()
     clean: Names = ()
+    empty: Names = ()
     sample: float | None = None
     drop_duplicates: bool = False
     drop_leaks: bool = False

@@ -68,3 +68,11 @@ def test_keywords_are_whole_words_where_words_have_spaces(keyword, text, found):
     row_filter = RowFilter(load_spec("text")._replace(filter=Filter(keywords=(keyword,))), Counts())
     assert len(row_filter.kept(Batch(Prefix("t"), [1], {"text": [text]}))) == found
     assert row_filter.counts.dropped == ({} if found else {"no keyword": 1})
+
+
+def test_a_row_without_an_answer_is_dropped_and_counted(bench):
+    """Blanks and case of the texts do not count; a text that only contains one of them is an answer."""
+    rows = [{"q": "q", "a": text} for text in ("N/A", " n/a", "", " ", "N/A for now", "no")]
+    report = bench.compile_rows(bench.write("t.yaml", SPEC + "empty: [N/A]\n"), rows)
+    assert bench.values("t.jsonl", "output") == ["N/A for now", "no"]
+    assert (report.kept, report.dropped) == (2, {"no answer": 4})

@@ -175,13 +175,14 @@ def test_answers_that_are_all_empty_are_refused(tmp_path, row):
 
 
 @pytest.mark.parametrize(("empty", "filled"), [("", "An answer."), (None, 7), (None, 2.5)])
-def test_some_empty_answers_are_a_warning_with_their_number_and_first_place(tmp_path, empty, filled):
+def test_rows_with_empty_answers_are_dropped_and_counted(tmp_path, empty, filled):
     """A null among numbers was the text `null`, without a word."""
     rows = [{"question": f"Question {n}?", "answer": empty if n % 3 == 2 else filled} for n in range(60)]
     file = write_lines(tmp_path / "data.jsonl", rows)
     ended = init(file)
     assert ended.exit_code == 0
-    printed_line(ended.stderr, "warning", "20 of 60", "first data.jsonl:3", "W204", "{answer: {is: text}}")
+    printed_line(ended.stderr, "warning", "answer", "20 of 60", "`empty`")
+    printed_line(ended.stderr, "tried on the whole file", "kept 40", "no answer 20")
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "my rows.jsonl", "行\n二.jsonl"])

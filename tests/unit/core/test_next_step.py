@@ -91,8 +91,8 @@ def test_from_a_file_to_a_recipe_by_the_printed_commands(working_folder):
     verify, check = command.split(" && ")
     assert verify == "tuneyard data verify mine --dataset-dir 'my data'"
     assert check == (
-        "tuneyard recipe check recipes/sft-lora.yaml dataset=mine_train eval_dataset=mine_eval val_size=0 "
-        "output_dir=saves/mine 'dataset_dir=my data'"
+        "tuneyard recipe check recipes/sft-lora.yaml dataset=mine_train output_dir=saves/mine "
+        "'dataset_dir=my data'"
     )
     checked = tuneyard(*shlex.split(check)[1:], "--quick")
     assert checked.exit_code == 0
