@@ -43,6 +43,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 BELONGS = {  # the targets of each option that not all of them take
     "out": ("gguf", "ollama"), "repo": ("hub",), "results": ("hub",), "license": ("hub",),
     "private": ("hub",), "dry_run": ("hub",), "card": ("hub",), "message": ("hub",),
+    "with_fingerprints": ("hub",),
     "type": ("gguf", "ollama"), "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",),
     "parameter": ("ollama",), "force": ("gguf", "ollama"), "same_base": ("ollama",),
 }  # fmt: skip
@@ -314,6 +315,11 @@ def rename(adapter: str, base: Path | None, out: Path) -> None:
     help="hub: file to upload as README.md.  [default: NAME_OR_DIR's own, or a made one]",
 )
 @click.option("--message", help="hub: message of the commit.")
+@click.option(
+    "--with-fingerprints",
+    is_flag=True,
+    help="hub: upload hashes of the training rows. They tell short texts.",
+)
 @click.option("--dry-run", is_flag=True, help="hub: list the files, print the card, send nothing.")
 def export(reference: str, target: str, base: Path | None, **options: Any) -> None:  # Click's values
     """Upload to the Hugging Face Hub with a card, or write a GGUF file or an Ollama Modelfile."""

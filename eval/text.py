@@ -12,13 +12,13 @@ from typing import Any, cast
 import click
 
 from tuneyard.core.cli.run import run_command
+from tuneyard.core.datasets.trained_examples import held_out_rows
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import write_json
 from tuneyard.core.language.message import _, counted, joined, ngettext
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText, supervise, supervise_text
 from tuneyard.core.records.prediction_record import Prediction, PredictionFields
 from tuneyard.eval.data.dataset import EvalDataset
-from tuneyard.eval.data.held_out import held_out_rows
 from tuneyard.eval.figures.answers import cut_thought
 from tuneyard.eval.figures.text import (
     CHARACTERS,

@@ -23,6 +23,7 @@ from tuneyard.adapters.model.provenance import CARD, card_body, model_card, open
 from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES
 from tuneyard.adapters.write.output import Written
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifest
+from tuneyard.core.datasets.trained_examples import read_trained_rows, trained_rows_file
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import HUB_ID, require, sha256
@@ -42,6 +43,7 @@ from tuneyard.core.text.quoting import (
 )
 from tuneyard.core.text.secrets import hide_secrets
 from tuneyard.core.training.training_run import (
+    TRAINED_ROWS,
     card_hyperparameters,
     read_provenance,
     training_data,
@@ -78,6 +80,7 @@ class HubRequest:
     """An `export --to hub` command: a model or an adapter by its reference, and the repository OWNER/NAME.
 
     `card` is a file to upload as README.md. `results` are folders for the card that is made otherwise.
+    `with_fingerprints`: the hashes of the training rows are uploaded, too.
     """
 
     reference: str
@@ -88,6 +91,7 @@ class HubRequest:
     card: Path | None = None
     message: str | None = None
     private: bool = False
+    with_fingerprints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +157,29 @@ def plan_upload(request: HubRequest) -> Upload:
     names += [name for name in (*optional, *PROMPT_FILES, *CARRIED) if (folder / name).is_file()]
     check_own_files(folder, names)
     left_out = {path.name for path in folder.iterdir()} - {*names, CARD}
+    if request.with_fingerprints:
+        left_out.discard(TRAINED_ROWS)
     if left_out:
         notes.append(_("not uploaded: {names}", names=", ".join(sorted(left_out))))
     files = [folder / name for name in names]
+    if request.with_fingerprints:
+        files.append(_fingerprints(folder))
     return Upload(request, files, card, own_card, message, facts, notes)
+
+
+def _fingerprints(folder: Path) -> Path:
+    """The file of fingerprints of the training rows. `RequestError` without one, `ContentError` if broken."""
+    read_trained_rows(folder)
+    path = trained_rows_file(folder)
+    if path is None:
+        raise RequestError(
+            _(
+                "{folder}: no {file} of `tuneyard recipe train` here; leave --with-fingerprints out",
+                folder=folder,
+                file=TRAINED_ROWS,
+            )
+        )
+    return path
 
 
 def _notes_on(card: Path) -> list[str]:

@@ -22,6 +22,7 @@ from tuneyard.adapters.write.inputs import (
     hashes_of,
     record_state,
 )
+from tuneyard.core.datasets.trained_examples import write_union
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution.state import NEW, State
 from tuneyard.core.files import json_text, read_object, text_sha256
@@ -219,6 +220,7 @@ def write_copy(plan: RenamePlan, progress: output.Progress) -> list[str]:
                     progress(len(block))
         for source in _small_files(plan.folder):
             (staged / source.name).write_bytes(read_regular(source))
+        notes += write_union(staged, [plan.folder])
         (staged / CONFIG).write_text(json_text(_renamed_config(plan)), encoding="utf-8")
         _check(staged, plan)
         outputs = hashes_of(file for file in staged.iterdir() if file.name != CARD)

@@ -45,13 +45,21 @@ from tuneyard.adapters.write.inputs import (
     weighted_inputs,
 )
 from tuneyard.adapters.write.modules_to_save import FullTensor, plan_full_tensors
+from tuneyard.core.datasets.trained_examples import write_union
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.execution.state import NEW, UNFINISHED, State
 from tuneyard.core.files import Fields, file_sha256, read_object, write_json, write_text
 from tuneyard.core.files.links import check_own_files
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.prompt.trained_files import read_trained
-from tuneyard.core.training.training_run import MERGE, training_inputs
+from tuneyard.core.training.training_run import (
+    MERGE,
+    STARTED,
+    TRAINED_ROWS,
+    TRAINING,
+    record_of,
+    training_inputs,
+)
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.class_defaults import text_config, text_key, untied, with_vocabulary
 from tuneyard.core.weights.dtypes import DTYPES, STORED_DTYPES
@@ -386,6 +394,7 @@ def write_model(plan: FusePlan, progress: output.Progress, notes: list[str]) -> 
         adapters = [item.adapter.folder for item in plan.weighted]
         notes += carry_tokenizer(adapters, folder, _("the base's files are used"))
         write_ends(adapters, folder, plan.base.folder)
+        notes += write_union(folder, [*adapters, *_trained_base(plan.base.folder)])
         write_index(folder, plan.shards)
         write_json(folder / "config.json", plan.config)
         hashes = {"inputs": inputs.result().inputs, "outputs": hashes_of(folder.iterdir())}
@@ -393,6 +402,15 @@ def write_model(plan: FusePlan, progress: output.Progress, notes: list[str]) -> 
         write_json(folder / MERGE, provenance_record)
         write_text(folder / CARD, card_text(provenance_record))
     return retained
+
+
+def _trained_base(folder: Path) -> list[Path]:
+    """The base, if it was trained or fused with a record of it: its rows belong to the fused model, too.
+
+    The rows of any other base are unknown, and none of the user's.
+    """
+    has_record = record_of(folder, (TRAINING, STARTED, MERGE, TRAINED_ROWS)) is not None
+    return [folder] if has_record else []
 
 
 def _write_one(

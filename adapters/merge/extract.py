@@ -35,6 +35,7 @@ from tuneyard.adapters.write.inputs import (
     prompt_files,
     record_state,
 )
+from tuneyard.core.datasets.trained_examples import write_union
 from tuneyard.core.errors import ContentError
 from tuneyard.core.execution.state import NEW, State
 from tuneyard.core.files import json_text
@@ -416,6 +417,7 @@ def write_lora(plan: ExtractPlan, progress: output.Progress, notes: list[str]) -
             write_weights(staged / WEIGHTS, plan.specs, _tensors(plan, modules, norms, progress))
         notes += carry_tokenizer([request.model], staged, _("not carried"))
         notes += carry_ends([request.model], staged)
+        notes += write_union(staged, [request.model])
         (staged / CONFIG).write_text(json_text(plan.config), encoding="utf-8")
         outputs = hashes_of(staged.iterdir())
         record = {"command": "extract", "inputs": inputs.result().inputs, "outputs": outputs}

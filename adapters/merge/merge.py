@@ -51,6 +51,7 @@ from tuneyard.adapters.write.inputs import (
     weighted_inputs,
 )
 from tuneyard.adapters.write.modules_to_save import FullTensor, needs_base, plan_full_tensors
+from tuneyard.core.datasets.trained_examples import write_union
 from tuneyard.core.errors import ContentError
 from tuneyard.core.execution.state import NEW, State
 from tuneyard.core.files import json_text
@@ -395,6 +396,7 @@ def write_merge(plan: MergePlan, progress: output.Progress, notes: list[str]) ->
         adapters = [item.adapter.folder for item in plan.weighted]
         notes += carry_tokenizer(adapters, staged, _("not carried"))
         notes += carry_ends(adapters, staged)
+        notes += write_union(staged, adapters)
         (staged / CONFIG).write_text(json_text(plan.config), encoding="utf-8")
         outputs = hashes_of(staged.iterdir())
         record = merge_record(plan, norms) | {"inputs": inputs.result().inputs, "outputs": outputs}

@@ -27,7 +27,7 @@ from tuneyard.core.files.links import own_file
 from tuneyard.core.files.temporaries import OURS, abandoned, locked, size_of
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.number_format import size_words
-from tuneyard.core.training.training_run import MERGE, read_provenance
+from tuneyard.core.training.training_run import MERGE, TRAINED_ROWS, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.tensors import INDEX, Spec
 
@@ -37,6 +37,8 @@ Changes = Callable[[], Sequence[str]]  # what has changed since an output was wr
 SHOWN_CHANGES = 5  # in a message
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
+WRITTEN = (CARD, MERGE, "config.json", INDEX, TRAINED_ROWS)
+"""Files next to the weights that are written anew for a result, and not copied."""
 _SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
 
 
@@ -158,7 +160,7 @@ def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
     if record["command"] != command:
         return _("the output of `tuneyard adapter {command}`", command=record["command"])
     config = CONFIG if command == "merge" else "config.json"
-    expected = {MERGE, CARD, INDEX, config, *PROMPT_FILES}
+    expected = {MERGE, CARD, INDEX, TRAINED_ROWS, config, *PROMPT_FILES}
     for source in sources:
         if source.is_dir():
             expected.update(path.name for path in source.iterdir())
@@ -277,7 +279,7 @@ def companions(base: Path) -> list[Path]:
     """
     files = []
     for file in sorted(base.iterdir()):
-        is_written = file.suffix in WEIGHT_SUFFIXES or file.name in (CARD, MERGE, "config.json", INDEX)
+        is_written = file.suffix in WEIGHT_SUFFIXES or file.name in WRITTEN
         if not is_written and not file.name.startswith(".") and not file.is_dir():
             files.append(own_file(file))
     return files

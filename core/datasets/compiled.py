@@ -23,7 +23,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.files import Fields, JsonObject, atomic, read_json, read_object, write_json
 from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import Message, _
 
 if TYPE_CHECKING:
     import numpy as np
@@ -272,35 +272,44 @@ def write_row_index(
 
 def read_row_index(records: Path) -> RowIndex | None:
     """Read the row index of a dataset's records, None if it has none. `ContentError` for a broken file."""
-    import numpy as np
-
     path = row_index_file(records)
     if not path.is_file():
         return None
+    rows = read_numbers(path, _("compile the dataset again"))
+    names = rows.dtype.names or ()
+    if names[1:] == (TRAINED, SPLIT):
+        return RowIndex(rows[FINGERPRINT], {}, rows[TRAINED], rows[SPLIT])
+    return RowIndex(rows[FINGERPRINT], {name: rows[name] for name in names[1:]})
+
+
+def read_numbers(path: Path, fix: Message) -> "NDArray[np.void]":
+    """The rows of a file in the format of a row index. The field `FINGERPRINT` is its first one.
+
+    `ContentError` for a broken file, which names the `fix`.
+    """
+    import numpy as np
+
     with open_regular(path) as file:
         begin = file.read(len(NUMPY))
     if begin != NUMPY:  # numpy would open a zip archive or a pickle, too
-        raise ContentError(
-            _("{path}: broken row index: not a numpy array; compile the dataset again", path=path)
-        )
+        raise ContentError(_("{path}: broken row index: not a numpy array; {fix}", path=path, fix=fix))
     try:
         # Mapped, so that neither more rows than the file has nor a sparse file takes memory.
         rows = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (ValueError, EOFError, SyntaxError, TokenError, OverflowError, OSError) as error:
         raise ContentError(
-            _("{path}: broken row index: {reason}; compile the dataset again", path=path, reason=error)
+            _("{path}: broken row index: {reason}; {fix}", path=path, reason=error, fix=fix)
         ) from error
     names = rows.dtype.names or ("",)
     are_numbers = all(rows.dtype[name].kind == "u" for name in rows.dtype.names or ())
     if rows.ndim != 1 or names[0] != FINGERPRINT or not are_numbers:
         raise ContentError(
             _(
-                "{path}: found {dtype}, expected a field {fingerprint!r}; compile again",
+                "{path}: found {dtype}, expected a field {fingerprint!r}; {fix}",
                 path=path,
                 dtype=rows.dtype,
                 fingerprint=FINGERPRINT,
+                fix=fix,
             )
         )
-    if names[1:] == (TRAINED, SPLIT):
-        return RowIndex(rows[FINGERPRINT], {}, rows[TRAINED], rows[SPLIT])
-    return RowIndex(rows[FINGERPRINT], {name: rows[name] for name in names[1:]})
+    return rows

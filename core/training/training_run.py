@@ -26,6 +26,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 """The name of a checkpoint's folder, with its step."""
 PISSA_CONVERTED = "pissa_converted"  # the folder in output_dir that pissa_convert writes
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
+TRAINED_ROWS = "_trained_rows.npy"  # fingerprints of the rows: core/datasets/trained_examples.py
 # Of the model card that transformers writes.
 CARD_SENTENCE = re.compile(r"fine-tuned version of .*? on (the .+?) datasets?\.")
 _LONGEST_SENTENCE = 10_000  # characters

@@ -6,7 +6,7 @@ records, or of the row index that compile writes next to them (core/datasets/com
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -255,13 +255,6 @@ def _check_names(record: Record, entry: Entry, place: str) -> None:
         near = nearest_name(name, names)
         if near:
             raise ContentError(_(template, place=place, name=name, near=near))
-
-
-def trained_conversations(dataset: Dataset, most: int | None = None) -> Iterator[PromptAndAnswer]:
-    """Yield the first `most` examples of a dataset as training reads them."""
-    file = relative(dataset.path)
-    for number, record in enumerate(read_records(dataset.path)[:most], 1):
-        yield prompt_and_answer(record, dataset.entry, f"{file}: record {number}")
 
 
 def find_clusters(

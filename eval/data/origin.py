@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, TRAIN_SPLIT
 from tuneyard.core.datasets.compiled import (
     MANIFEST,
-    SEPARATOR,
     Manifest,
     RowIndex,
-    fingerprints,
     read_manifest,
     read_row_index,
 )
+from tuneyard.core.datasets.trained_examples import fingerprints_of
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn_once
@@ -169,17 +168,6 @@ class Origin:
             "datasets": list(self.datasets),
             "held_out": list(self.held_out),
         }
-
-
-def fingerprints_of(examples: Sequence[PromptAndAnswer]) -> "NDArray[np.uint64]":
-    """Fingerprints of the conversations' prompts. Images count by their paths."""
-    import numpy as np
-
-    prompts = []
-    for example in examples:
-        texts = [message["content"] for message in example.messages if message["role"] != "system"]
-        prompts.append(SEPARATOR.join([*texts, *example.images]))
-    return np.array(fingerprints(prompts), np.uint64)
 
 
 def unknown_origin(examples: Sequence[PromptAndAnswer]) -> Origin:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.core.datasets import find_dataset, registry_folder
+from tuneyard.core.datasets.trained_examples import trained_conversations
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import text_sha256
 from tuneyard.core.language.message import _, joined, relative
@@ -39,7 +40,6 @@ from tuneyard.core.llamafactory.prompt.supervision import (
 from tuneyard.core.llamafactory.prompt.trained_tokenizer import open_trained
 from tuneyard.core.records import ANSWERS, QUESTIONS
 from tuneyard.core.training.training_run import names_in, training_settings
-from tuneyard.eval.data.dataset import trained_conversations
 
 PLAIN = _("plain text (no chat template)")
 WITHOUT_BOS = _("plain text (no chat template) without the tokenizer's BOS")

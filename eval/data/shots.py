@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
+from tuneyard.core.datasets.trained_examples import fingerprints_of
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import text_sha256
 from tuneyard.core.language.message import _, relative
 from tuneyard.core.llamafactory.prompt import Messages, PromptAndAnswer, prompt_and_answer, refuse_media
 from tuneyard.eval.data.dataset import EvalDataset, Shots
-from tuneyard.eval.data.origin import fingerprints_of
 from tuneyard.eval.data.scalar_answers import with_text_answers
 
 SEED = 42

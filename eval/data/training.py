@@ -1,7 +1,8 @@
 """Find the examples that a model was trained on, from the records in the folders of its weights.
 
-`tuneyard recipe train` leaves training.json (started.json while it runs). Plain LLaMA-Factory names its
-datasets in README.md. A merge or a fused model names its adapters in merge.json, and these are followed.
+`tuneyard recipe train` leaves training.json (started.json while it runs), and the fingerprints of its rows
+(core/datasets/trained_examples.py). Plain LLaMA-Factory names its datasets in README.md, which are read
+again. A merge or a fused model names its adapters in merge.json, and these are followed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,10 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.adapters.model.provenance import CARD, open_parts
-from tuneyard.core.datasets import find_dataset, registry_folder
-from tuneyard.core.datasets.compiled import manifest_beside, read_row_index
-from tuneyard.core.errors import ContentError, RequestError, TuneyardError
-from tuneyard.core.files import JsonObject, sha256
+from tuneyard.core.datasets import registry_folder
+from tuneyard.core.datasets.trained_examples import (
+    contains,
+    has_known_rows,
+    is_drawn,
+    read_trained_rows,
+    trained_examples,
+)
+from tuneyard.core.errors import ContentError
+from tuneyard.core.files import JsonObject
 from tuneyard.core.language.message import _
 from tuneyard.core.records.results_record import TrainedOn
 from tuneyard.core.records.run_record import Settings
@@ -22,6 +29,7 @@ from tuneyard.core.records.training_record import TrainedDataset
 from tuneyard.core.training.training_run import (
     MERGE,
     STARTED,
+    TRAINED_ROWS,
     TRAINING,
     names_in,
     read_provenance,
@@ -30,9 +38,6 @@ from tuneyard.core.training.training_run import (
     training_settings,
 )
 from tuneyard.core.weights.adapter_files import CONFIG
-from tuneyard.eval.data.dataset import trained_conversations
-from tuneyard.eval.data.held_out import held_out_rows
-from tuneyard.eval.data.origin import fingerprints_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +53,7 @@ UNKNOWN = _("no {file}, and no {card} that names its datasets", file=TRAINING, c
 class Record:
     """The record of a training: the file's path as shown, its datasets and settings.
 
+    `rows` are the fingerprints that are kept next to the weights, in ascending order, None without any.
     `missing` is the reason why there is no record. `whole_pass` is False if the training may have read fewer
     rows than the datasets and settings name.
     """
@@ -57,6 +63,7 @@ class Record:
     settings: Settings = field(default_factory=dict)
     missing: str = ""
     whole_pass: bool = True
+    rows: "Fingerprints | None" = None
 
 
 def trained_on(
@@ -86,8 +93,12 @@ def trained_on(
     not_checked: list[str] = []
     chose: list[str] = []
     for record in dict.fromkeys(records):  # two candidates may share an adapter
-        examples, reasons = _examples(record, folder)
-        hits[record.source] = np.isin(fingerprints, examples)
+        reasons: list[str] = []
+        if record.rows is not None:
+            hits[record.source] = contains(record.rows, fingerprints)
+        else:
+            examples, reasons = _examples(record, folder)
+            hits[record.source] = np.isin(fingerprints, examples)
         if record.whole_pass:
             certain.append(hits[record.source])
         if reasons and any(data["dataset"] == name for data in record.data):
@@ -117,13 +128,17 @@ def _records(folder: Path, missing: str) -> list[Record]:
     try:
         if path:
             settings = training_settings(folder)
-            whole_pass = path.name != STARTED and _reads_every_row(settings)
-            return [Record(_shown(path), training_data(folder), settings, whole_pass=whole_pass)]
+            data, rows = training_data(folder), read_trained_rows(folder)
+            whole_pass = path.name != STARTED and _reads_every_row(settings, data)
+            return [Record(_shown(path), data, settings, whole_pass=whole_pass, rows=rows)]
         merge = read_provenance(folder)
+        if merge:
+            return _records_of_merge(folder, merge)
+        rows = read_trained_rows(folder)
     except ContentError as error:
         return [Record(_shown(folder), missing=error.message)]
-    if merge:
-        return _records_of_merge(folder, merge)
+    if rows is not None:  # of an extracted adapter
+        return [Record(_shown(folder / TRAINED_ROWS), whole_pass=False, rows=rows)]
     card, datasets = record_of(folder, [CARD]), training_data(folder)
     if card and datasets:  # LLaMA-Factory's card, which lacks max_samples, val_size and max_steps
         return [Record(_shown(card), datasets, whole_pass=False)]
@@ -133,11 +148,16 @@ def _records(folder: Path, missing: str) -> list[Record]:
 def _records_of_merge(folder: Path, merge: JsonObject) -> list[Record]:
     """The records of each adapter of a merge, and of the base that a fused model was made of.
 
-    Of an adapter that is gone or has changed since, merge.json still names the datasets.
+    If an adapter is gone or has changed since, the fingerprints next to the result count. Without these,
+    merge.json still names the datasets.
     """
+    parts = open_parts(merge)
+    rows = read_trained_rows(folder)
+    if rows is not None and not all(part.adapter for part in parts):
+        return [Record(_shown(folder / TRAINED_ROWS), whole_pass=False, rows=rows)]
     records: list[Record] = []
     of_lost_adapters: list[TrainedDataset] = []
-    for part in open_parts(merge):
+    for part in parts:
         if part.adapter:
             records += _records(part.adapter.folder.resolve(), UNKNOWN)
         elif part.entry["datasets"]:
@@ -152,8 +172,10 @@ def _records_of_merge(folder: Path, merge: JsonObject) -> list[Record]:
     return records
 
 
-def _reads_every_row(settings: Settings) -> bool:
+def _reads_every_row(settings: Settings, data: Sequence[TrainedDataset]) -> bool:
     """True if a finished training read all its rows at least once. max_steps may end it before."""
+    if not has_known_rows(settings) or any(map(is_drawn, data)):
+        return False
     steps, epochs = settings.get("max_steps"), settings.get("num_train_epochs")
     by_steps = isinstance(steps, int | float) and steps > 0
     part_of_a_pass = isinstance(epochs, int | float) and epochs < 1
@@ -163,50 +185,16 @@ def _reads_every_row(settings: Settings) -> bool:
 @cache
 def _examples(record: Record, folder: Path | None) -> "tuple[Fingerprints, list[str]]":
     """Fingerprints of the rows that a training read, and the reasons why some are unknown."""
-    import numpy as np
-
     settings = record.settings
-    parts = [np.empty(0, np.uint64)]
-    reasons: list[str] = []
     registry = Path(settings.get("dataset_dir") or registry_folder(folder))
-    for data in record.data:
-        try:
-            fingerprints = _fingerprints(data, registry)
-            parts.append(fingerprints[: settings.get("max_samples")])
-        except (TuneyardError, UnicodeEncodeError) as error:
-            reasons.append(
-                _(
-                    "{dataset} ({source}): {error}",
-                    dataset=data["dataset"],
-                    source=record.source,
-                    error=error,
-                )
-            )
-    examples = np.concatenate(parts)
-    held_out = settings.get("val_size")
-    if held_out and not reasons:
-        examples = np.delete(examples, held_out_rows(len(examples), held_out, settings.get("seed", 42)))
+    examples, problems = trained_examples(record.data, settings, registry)
+    reasons: list[str] = []
+    for dataset, error in problems.items():
+        reasons.append(_("{dataset} ({source}): {error}", dataset=dataset, source=record.source, error=error))
     if not record.data:
         reason = record.missing or _("names no dataset")
         reasons.append(_("{source}: {reason}", source=record.source, reason=reason))
     return examples, reasons
-
-
-def _fingerprints(data: TrainedDataset, registry: Path) -> "Fingerprints":
-    """Fingerprints of a dataset's examples; an error if its file has changed since the training."""
-    name = data["dataset"]
-    path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path
-    if not path.is_file():
-        raise RequestError(_("{path} is not there any more, or a folder", path=path))
-    digest = sha256(path)
-    if data.get("sha256") not in (None, digest):
-        raise ContentError(_("{path} changed since it was trained on", path=path))
-    index = read_row_index(path)
-    if index is not None:
-        compiled = manifest_beside(path)
-        if compiled is None or compiled[1].sha256 == digest:
-            return index.fingerprints
-    return fingerprints_of(list(trained_conversations(find_dataset(name, registry)._replace(path=path))))
 
 
 def _shown(path: Path) -> str:

@@ -316,6 +316,8 @@ def _data(name: str, folder: str) -> dict[str, object]:
     compiled = manifest_beside(path)
     if compiled is not None and compiled[1].sha256 == data["sha256"]:
         data["rows"] = compiled[1].rows
+    if isinstance(entry.get("num_samples"), int):
+        data["num_samples"] = entry["num_samples"]
     return data
 
 

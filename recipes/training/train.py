@@ -44,6 +44,7 @@ from tuneyard.recipes.output_dir.record import (
     training_record,
 )
 from tuneyard.recipes.output_dir.resume import kept_settings, why_not_resumed
+from tuneyard.recipes.output_dir.trained_rows import record_trained_rows
 from tuneyard.recipes.recipe import Recipe, RunProblem
 from tuneyard.recipes.recipe.model_source import require_model
 from tuneyard.recipes.recipe.schedule import Schedule, schedule_of
@@ -123,6 +124,8 @@ def train(request: TrainRequest) -> State:
             if weights:
                 say(_("key-token weights from {path}", path=weights))
             added = _added_settings(recipe, checked.schedule, has_gpus=bool(target.gpus))
+            for note in record_trained_rows(recipe, inputs):
+                say(note, to_stderr=True)
             write_json(output_dir / STARTED, {**inputs, **world})
             effective = output_dir / EFFECTIVE
             write_text(effective, dump_yaml({**recipe.settings, **added}))

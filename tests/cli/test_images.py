@@ -18,13 +18,12 @@ from tests.runs_cut import tree
 from tests.workers import ElsewhereWorkers, use_workers
 from tuneyard.compiler.verify.dataset import load
 from tuneyard.core.datasets.compiled import fingerprints
+from tuneyard.core.datasets.trained_examples import fingerprints_of, held_out_rows
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.eval import nli, preference, text
 from tuneyard.eval.compare import __main__ as compare
-from tuneyard.eval.data.held_out import held_out_rows
-from tuneyard.eval.data.origin import fingerprints_of
 from tuneyard.eval.models.vision import PIXELS
 
 TEMPLATES = [("qwen2_5_vl", "qwen2_vl"), ("qwen2_vl", "qwen2_vl")]

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tuneyard.core.datasets.trained_examples import fingerprints_of
 from tuneyard.core.llamafactory.prompt import PromptAndAnswer
-from tuneyard.eval.data.origin import fingerprints_of
 from tuneyard.eval.data.training import trained_on
 
 pytestmark = pytest.mark.slow

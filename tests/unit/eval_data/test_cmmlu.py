@@ -10,10 +10,10 @@ from tests.hub_server import hub_of
 from tests.messages import raises
 from tests.real_data import real_path
 from tests.unit.compiler.conftest import as_parquet
+from tuneyard.core.datasets.trained_examples import fingerprints_of
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
 from tuneyard.eval.cmmlu.subjects import REVISION, choose_subjects, fetch, in_groups, read_exam, read_subjects
-from tuneyard.eval.data.origin import fingerprints_of
 
 LOGICAL = ("logical", "逻辑学")
 

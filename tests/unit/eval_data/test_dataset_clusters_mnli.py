@@ -9,9 +9,9 @@ from tests.conftest import Run
 from tests.json_files import write_json
 from tests.real_data import real_path
 from tuneyard.core.datasets.compiled import read_row_index
+from tuneyard.core.datasets.trained_examples import fingerprints_of
 from tuneyard.core.files import sha256
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets
-from tuneyard.eval.data.origin import fingerprints_of
 from tuneyard.eval.data.training import trained_on
 
 

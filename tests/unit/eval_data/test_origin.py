@@ -19,10 +19,10 @@ from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets.compiled import read_row_index, row_index_file
+from tuneyard.core.datasets.trained_examples import fingerprints_of
 from tuneyard.core.errors import RequestError
 from tuneyard.eval import text
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets
-from tuneyard.eval.data.origin import fingerprints_of
 from tuneyard.eval.data.shots import with_shots
 
 SPEC = {

@@ -12,9 +12,9 @@ from tests.cli.scoring import call
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
 from tuneyard.core.datasets.compiled import row_index_file, write_row_index
+from tuneyard.core.datasets.trained_examples import fingerprints_of
 from tuneyard.core.files import sha256
 from tuneyard.core.llamafactory.prompt import PromptAndAnswer
-from tuneyard.eval.data.origin import fingerprints_of
 from tuneyard.eval.data.training import trained_on
 
 NOWHERE = Path("nowhere")
