@@ -132,9 +132,10 @@ def trained_examples(
     examples = np.concatenate(parts)
     held_out, seed = settings.get("val_size"), settings.get("seed", 42)
     are_in_order = has_known_rows(settings) and not any("num_samples" in data for data in datasets)
-    if are_in_order and not problems and is_number(held_out) and held_out > 0:
-        if isinstance(seed, int) and 0 <= seed < _LARGEST_SEED:
-            examples = np.delete(examples, held_out_rows(len(examples), held_out, seed))
+    if not are_in_order or problems or not is_number(held_out) or held_out <= 0:
+        return TrainedExamples(examples, problems)
+    if isinstance(seed, int) and 0 <= seed < _LARGEST_SEED:
+        examples = np.delete(examples, held_out_rows(len(examples), held_out, seed))
     return TrainedExamples(examples, problems)
 
 

@@ -27,8 +27,8 @@ def record_trained_rows(recipe: Recipe, inputs: Mapping[str, object]) -> list[Me
     """
     if not recipe.trains:
         return []
-    tokens = recipe.text("tokenized_path")
-    if tokens and Path(tokens).is_dir():
+    tokens = recipe.settings.get("tokenized_path")
+    if isinstance(tokens, str) and Path(tokens).is_dir():
         return [_("{problem} ({path} replaces the datasets)", problem=NOT_RECORDED, path=Path(tokens))]
     output_dir = recipe.output_dir
     parts = []

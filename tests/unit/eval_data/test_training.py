@@ -12,9 +12,10 @@ from tests.cli.scoring import call
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
 from tuneyard.core.datasets.compiled import row_index_file, write_row_index
-from tuneyard.core.datasets.trained_examples import fingerprints_of
+from tuneyard.core.datasets.trained_examples import fingerprints_of, write_trained_rows
 from tuneyard.core.files import sha256
 from tuneyard.core.llamafactory.prompt import PromptAndAnswer
+from tuneyard.core.training.training_run import TRAINED_ROWS
 from tuneyard.eval.data.training import trained_on
 
 NOWHERE = Path("nowhere")
@@ -254,3 +255,81 @@ def test_a_record_without_data_is_not_checked(record) -> None:
     (folder / "training.json").write_text(record)
     (reason,) = found(folder, 3)["not_checked"]
     printed(reason, "saves/mine/training.json")
+
+
+def keep(folder: Path, *numbers: int) -> Path:
+    """Fingerprints next to the weights, as `recipe train` leaves them."""
+    write_trained_rows(folder, [fingerprints_of(asked(*numbers))])
+    return folder
+
+
+@pytest.mark.parametrize("change", ["other rows", "gone", "registry gone"])
+def test_with_fingerprints_the_count_is_exact_whatever_became_of_the_dataset(change: str) -> None:
+    folder = keep(ran("mine", "one", load_best_model_at_end=True), *range(10))
+    path = Path("dataset_info/one.json")
+    if change == "other rows":
+        write_json(path, ROWS[10:])
+    elif change == "gone":
+        path.unlink()
+    else:
+        shutil.rmtree("dataset_info")
+    sources = ["saves/mine/training.json"]
+    assert found(folder, 3, 5, 5, 12, name="two") == {
+        "examples": 3, "at_most": False, "sources": sources, "same_name": [], "chose": sources,
+        "not_checked": [],
+    }  # fmt: skip
+
+
+def test_the_fingerprints_and_not_the_dataset_decide() -> None:
+    assert found(keep(ran("mine", "one"), 70), 3, 70)["examples"] == 1
+
+
+def test_a_training_that_may_have_left_rows_out_has_at_most_the_recorded_ones() -> None:
+    counts = found(keep(ran("mine", "one", max_steps=3), *range(10)), 3, 5)
+    assert (counts["examples"], counts["at_most"]) == (2, True)
+    mixed = found(keep(ran("mixed", "one", mix_strategy="interleave_under"), *range(10)), 3, 5)
+    assert (mixed["examples"], mixed["at_most"]) == (2, True)
+
+
+def test_of_rows_that_are_drawn_at_random_the_count_is_an_upper_bound() -> None:
+    folder = ran("mine", "one")
+    record = read_json(folder / "training.json")
+    record["inputs"]["data"][0] |= {"rows": 10, "num_samples": 4}
+    write_json(folder / "training.json", record)
+    assert found(keep(folder, *range(10)), 3)["at_most"]
+
+
+def test_an_adapter_with_fingerprints_alone_has_an_upper_bound() -> None:
+    folder = keep(write_adapter(Path("saves/extracted")), 3, 4)
+    counts = found(folder, 3, 12)
+    assert (counts["examples"], counts["at_most"], counts["not_checked"]) == (1, True, [])
+    assert counts["sources"] == [f"saves/extracted/{TRAINED_ROWS}"]
+
+
+def test_a_merge_has_the_rows_of_its_adapters_also_when_these_are_gone() -> None:
+    keep(ran("first", "one"), *range(10))
+    keep(ran("second", "two"), *range(10, 20))
+    merge("first=0.5", "second=0.5")
+    shutil.rmtree("dataset_info")
+    counts = found(Path("saves/both"), 3, 12, 70)
+    assert (counts["examples"], counts["at_most"], counts["not_checked"]) == (2, False, [])
+    shutil.copytree("saves/both", "saves/copy")
+    shutil.rmtree("saves/first")
+    gone = found(Path("saves/copy"), 3, 12, 70)
+    assert (gone["examples"], gone["at_most"], gone["not_checked"]) == (2, True, [])
+    assert gone["sources"] == [f"saves/copy/{TRAINED_ROWS}"]
+
+
+def test_a_sum_of_adapters_has_the_rows_of_each() -> None:
+    adapters = [keep(ran("first", "one"), 3, 4), keep(ran("second", "two"), 4, 12)]
+    counts = trained_on(adapters, NOWHERE, "x", fingerprints_of(asked(3, 4, 12, 13)))
+    assert (counts["examples"], counts["at_most"]) == (3, False)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"PK\x03\x04"])
+def test_a_broken_file_of_fingerprints_is_named_and_stops_no_scoring(content: bytes) -> None:
+    folder = ran("mine", "one")
+    (folder / TRAINED_ROWS).write_bytes(content)
+    counts = found(folder, 3)
+    (reason,) = counts["not_checked"]
+    printed(reason, "saves/mine", TRAINED_ROWS, "remove it")
