@@ -46,7 +46,11 @@ if TYPE_CHECKING:
     Fingerprints = NDArray[np.uint64]
     """Fingerprints of examples."""
 
-UNKNOWN = _("no {file}, and no {card} that names its datasets", file=TRAINING, card=CARD)  # of an adapter
+UNKNOWN = _(  # of an adapter
+    "no record of its training rows (no {file}, and no {card} that names its datasets)",
+    file=TRAINING,
+    card=CARD,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

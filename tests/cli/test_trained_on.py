@@ -102,7 +102,8 @@ def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> Non
         "--out",
         "out",
     )
-    reason = "saves/mine: no training.json, and no README.md that names its datasets"
+    files = "no training.json, and no README.md that names its datasets"
+    reason = f"saves/mine: no record of its training rows ({files})"
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if "not checked" in line]
     printed(warning, "warning", "mine", reason)
     call(compare, "out", "--out", "table")

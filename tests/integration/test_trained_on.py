@@ -7,6 +7,7 @@ import pytest
 
 from tuneyard.core.datasets.trained_examples import fingerprints_of
 from tuneyard.core.llamafactory.prompt import PromptAndAnswer
+from tuneyard.core.training.training_run import TRAINED_ROWS
 from tuneyard.eval.data.training import trained_on
 
 pytestmark = pytest.mark.slow
@@ -35,6 +36,7 @@ def test_run_json_and_llamafactorys_own_card_name_the_examples(sft_recipe: Path,
     monkeypatch.chdir(folder)
     other = out.rename(folder / "plain")  # another folder, since what a folder says is read once
     (other / "started.json").unlink(missing_ok=True)
+    (other / TRAINED_ROWS).unlink()
     told = trained_on([other], Path("none"), "even", asked)
     assert (told["examples"], told["sources"], told["not_checked"]) == (64, ["plain/README.md"], [])
     assert told["at_most"], "the card does not say that val_size held 16 of the 64 out"

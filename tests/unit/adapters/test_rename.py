@@ -20,7 +20,9 @@ from tests.unit.adapters.make import (
     write_file,
 )
 from tuneyard.adapters.model.store import open_adapter
+from tuneyard.core.datasets.trained_examples import read_trained_rows, write_trained_rows
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.training.training_run import TRAINED_ROWS
 from tuneyard.core.weights.adapter_files import check_base, is_same_name, published_name
 from tuneyard.core.weights.adapter_names import core_of, peft_name
 from tuneyard.core.weights.base_compatibility import adapter_mismatches
@@ -170,11 +172,13 @@ def test_the_records_of_a_training_go_with_the_copy():
     write_json(Path("saves/run/training.json"), {"inputs": {"settings": {"template": "qwen"}}})
     (folder / "chat_template.jinja").write_text("T")
     (folder / "optimizer.pt").write_bytes(b"x")
+    write_trained_rows(folder.parent, [np.array([8, 4], np.uint64)])
     call("rename", folder, "--out", "saves/b")
+    assert read_trained_rows(Path("saves/b")).tolist() == [4, 8]
     assert read_json(Path("saves/b/training.json"))["inputs"]["settings"] == {"template": "qwen"}
     assert {path.name for path in Path("saves/b").iterdir()} == {
         "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "rename.json",
-        "training.json",
+        "training.json", TRAINED_ROWS,
     }  # fmt: skip
 
 

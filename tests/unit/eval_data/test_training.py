@@ -164,7 +164,8 @@ def test_plain_llamafactory_names_its_datasets_in_readme_md(datasets, numbers) -
     assert told["examples"] == len(numbers)
     assert told["at_most"] == bool(numbers), "a card does not name max_samples, val_size or max_steps"
     assert told["sources"] == (["saves/mine/README.md"] if numbers else [])
-    missing = ["saves/mine: no training.json, and no README.md that names its datasets"]
+    files = "no training.json, and no README.md that names its datasets"
+    missing = [f"saves/mine: no record of its training rows ({files})"]
     assert told["not_checked"] == ([] if numbers else missing)
 
 
