@@ -68,10 +68,10 @@ def test_thirty_of_two_hundred_rows_are_known_again_for_ever(
 
     def trained_on(out: str, model: object, *adapters: str) -> dict[str, object]:
         named = [word for adapter in adapters for word in ("--adapter", adapter)]
-        options = ["--data", "test.jsonl", "--out", out, "--batch-size", "90"]
+        options = ["--data", "test.jsonl", "--out", out]
         call(nli, "--model", model, *named, *options)
         printed_line(capsys.readouterr().err, "warning", "trained on 30 of these 90 examples")
-        name = adapters[0] if adapters else Path(str(model)).name
+        name = adapters[0] if adapters else "base"
         (results,) = Path(out).glob(f"{name.partition('=')[0]}/*/results.json")
         counts: dict[str, object] = read_json(results)["trained_on"]
         return counts
