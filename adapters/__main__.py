@@ -315,11 +315,7 @@ def rename(adapter: str, base: Path | None, out: Path) -> None:
     help="hub: file to upload as README.md.  [default: NAME_OR_DIR's own, or a made one]",
 )
 @click.option("--message", help="hub: message of the commit.")
-@click.option(
-    "--with-fingerprints",
-    is_flag=True,
-    help="hub: upload hashes of the training rows. They tell short texts.",
-)
+@click.option("--with-fingerprints", is_flag=True, help="hub: upload hashes of the training rows, too.")
 @click.option("--dry-run", is_flag=True, help="hub: list the files, print the card, send nothing.")
 def export(reference: str, target: str, base: Path | None, **options: Any) -> None:  # Click's values
     """Upload to the Hugging Face Hub with a card, or write a GGUF file or an Ollama Modelfile."""
