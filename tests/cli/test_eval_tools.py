@@ -5,6 +5,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 
 from tests.cli import scoring
@@ -21,6 +22,11 @@ from tuneyard.eval.tools.__main__ import cli, turns_of
 
 TOOLS = json.dumps([{"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}])
 CALL = '{"name": "add", "arguments": {"a": 1}}'
+
+
+def request_of(context: click.Context) -> ScoringRequest:
+    """The request of a command line, of which no option counts as given."""
+    return cli.request(context.params, {}, CommandLine("tuneyard eval tools", ()))
 
 
 def talk(*turns: tuple[str, str], tools: str = TOOLS) -> dict[str, object]:
@@ -83,7 +89,7 @@ def test_correct_calls_are_correct_in_every_form_of_llamafactory(form, talks, tm
 def test_a_template_names_the_form_of_its_calls(template, form, talks, tmp_path):
     words = ["--model", "m", "--data", str(talks), "--out", str(tmp_path / "out"), "--template", template]
     with cli.make_context("tools", words) as context:
-        _, (evaluation, _) = cli.prepare(context.params)
+        evaluation, _ = cli.prepare(request_of(context))
     assert evaluation.tool_format == form and evaluation.special_tokens
 
 
@@ -161,7 +167,7 @@ def test_a_prompt_with_tools_that_was_not_trained_is_said_once(
     opened = SimpleNamespace(backend=SimpleNamespace(tokenizer="own"), candidates=candidates)
     given = ["--model", "m", "--data", str(talks), "--out", str(tmp_path / "out"), "--template", "qwen"]
     with cli.make_context("tools", given) as context:
-        _, (evaluation, _) = cli.prepare(context.params)
+        evaluation, _ = cli.prepare(request_of(context))
         evaluation.check_models(opened)
     assert asked[0][0] == "qwen" and "tools" in asked[0][1][0][0]
     assert capsys.readouterr().err.count("warning: adapter was trained otherwise") == said
