@@ -29,10 +29,10 @@ def test_four_hundred_tickets_compile_as_proposed(bench):
     rows = [{key: row[key] for key in ("message", "queue")} for row in tickets(365)]
     for row in rows[:58]:
         row["message"] = f"<p>{row['message']}<br>thanks</p>"
-    for row in rows[60:63]:
-        row["message"] += " lorem ipsum" * 4000
     for number in range(100, 140):
         rows[number] = {"message": f"订单{number}请退款", "queue": "退款"}
+    for row in rows[110:113]:
+        row["message"] += " lorem ipsum" * 4000
     rows += rows[200:235]
     for name, encoding in (("tickets.csv", "utf-8"), ("gbk.csv", "gb18030")):
         text, report, _ = propose(bench.write(name, as_csv(rows).encode(encoding)))
