@@ -68,6 +68,12 @@ def test_a_fused_model_has_the_rows_of_its_base_too() -> None:
     assert kept("out") == [1, 9]
 
 
+def test_the_rows_of_the_base_alone_are_not_those_of_the_fused_model() -> None:
+    keep("base", 1)
+    call("fuse", "rte", "--base", "base", "--out", "out")
+    assert kept("out") is None
+
+
 def test_the_rows_of_a_trained_base_that_left_none_are_unknown() -> None:
     write_json(Path("base/training.json"), {"inputs": {"settings": {"dataset": "x"}, "data": []}})
     keep("saves/rte", 9)

@@ -106,6 +106,16 @@ def test_a_broken_file_is_refused_with_its_place(tmp_path: Path, content: bytes)
         read_trained_rows(tmp_path)
 
 
+@pytest.mark.parametrize(("rows", "row"), [([1, 2, 2, 3], 3), ([1, 2, 3, 4, 3], 5), ([5, 4, 3, 2], 2)])
+def test_rows_are_compared_over_the_ends_of_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[int], row: int
+) -> None:
+    monkeypatch.setattr("tuneyard.core.datasets.trained_examples._BLOCK", 2)
+    np.save(tmp_path / TRAINED_ROWS, np.array([(value,) for value in rows], FIELD))
+    with raises(ContentError, tmp_path / TRAINED_ROWS, f"row {row}"):
+        read_trained_rows(tmp_path)
+
+
 def sparse(path: Path, rows: int) -> None:
     """A file of so many rows, all of them one hole."""
     with path.open("wb") as file:
