@@ -14,10 +14,12 @@ from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import raises
 from tests.serving import Quiet, local_server, serving
 from tests.tool_formats import TOOL_FORMATS, format_calls
+from tuneyard.core.cli.main import CommandLine
 from tuneyard.core.datasets.trained_examples import fingerprints_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records.calls import Call
 from tuneyard.eval.data.dataset import read_datasets
+from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.tools.__main__ import cli, turns_of
 
 TOOLS = json.dumps([{"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}])

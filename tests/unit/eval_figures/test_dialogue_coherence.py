@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.eval.dialogue import Talk, carry_over, content, repetition
+from tuneyard.eval.figures.dialogue import Talk, carry_over, content, repetition
 
 
 def test_content_is_longer_words_and_chinese_pairs() -> None:
