@@ -140,7 +140,7 @@ def _check_labels_comparable(request: ScoringRequest, count: int) -> None:
                 count=count,
             )
         )
-    if request.backend == "openai":
+    if request.backend_kind.is_server:
         raise RequestError(
             _(
                 "--check-generate {count}: a server compares labels with --mode choice alone; give that, or "

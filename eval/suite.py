@@ -198,7 +198,7 @@ def score_steps(
     opened_by_use: dict[bool, Opened] = {}
     plans = {}
     for name, step in steps.items():
-        chooses = request.backend == "openai" and step.evaluation.chooses  # a server gets token ids then
+        chooses = request.backend_kind.is_server and step.evaluation.chooses  # a server gets token ids then
         if chooses not in opened_by_use:
             opened_by_use[chooses] = open_models(request, chooses=chooses, workers=workers)
         step_request = replace(step.request, day=request.day)  # of the prompts that all steps share

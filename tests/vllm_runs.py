@@ -13,7 +13,6 @@ from typing import Any
 from tuneyard.core.errors import ResumableError
 from tuneyard.eval import nli
 from tuneyard.eval.models import engine
-from tuneyard.eval.scoring import candidates
 
 load_engine, prepare = engine.load_engine, engine.Engine.prepare
 engines: list[engine.Engine] = []
@@ -28,7 +27,7 @@ def load_once(folder: Path, dtype: str | None, parts: Any, *parallel: int) -> en
 
 def main(runs: list[dict[str, Any]]) -> None:
     """Score each run; print the calls to vLLM of each."""
-    candidates.load_engine = load_once
+    engine.load_engine = load_once  # type: ignore[assignment]
     engine.AT_ONCE = 8
     for run in runs:
         calls = []

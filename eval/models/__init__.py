@@ -1,7 +1,7 @@
 """Backends answer prompts: transformers (load.py), vLLM (engine.py), a server (server.py), and replay.py.
 
-Replay gives back the outputs of an earlier run: --rescore is scoring with it. A new backend is a file with a
-`Backend`, and a line in eval/scoring/candidates.py that opens it. Nobody else asks which backend it has.
+Replay gives back the outputs of an earlier run: --rescore is scoring with it. backends/ has the choices of
+`--backend`, a file each. Nobody asks which backend there is, only what it can do.
 """
 # ruff: noqa: ARG002  the arguments are for the backends
 

@@ -1,4 +1,4 @@
-"""The models of a scoring run: the base, loaded once, with its adapters; vLLM and servers."""
+"""The models of a scoring run: the base, loaded once, with its adapters, or a server's model."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-
-from tqdm import tqdm
 
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.adapters.model.unlearned import unlearned_notes
@@ -21,7 +19,7 @@ from tuneyard.adapters.model.weighted import (
 from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
-from tuneyard.core.language.message import _, counted, tr
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import say, warn, warn_once
 from tuneyard.core.llamafactory.prompt import Messages, Tokenizer, template_named
 from tuneyard.core.llamafactory.prompt.supervision import EncodedConversation
@@ -31,19 +29,15 @@ from tuneyard.core.weights.adapter_files import CONFIG, check_base, check_here
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.data.prompts import AFTER_BOS, ONE_TURN, Prompting, choose_prompting, other_prompt
 from tuneyard.eval.models import Backend
-from tuneyard.eval.models.apply import check_fits
-from tuneyard.eval.models.engine import load_engine
-from tuneyard.eval.models.load import find_model, load_model, open_tokenizer
-from tuneyard.eval.models.open_server import connect
+from tuneyard.eval.models.backends import Connect, ModelToLoad, ServerToReach
+from tuneyard.eval.models.load import find_model, open_tokenizer
 from tuneyard.eval.models.replay import Replay
 from tuneyard.eval.models.server import Server
-from tuneyard.eval.models.worker_model import open_in_workers
 from tuneyard.eval.runs.results import BASE, MERGED, read_identity
 from tuneyard.eval.scoring.request import ScoringRequest
 
 Adapters = tuple[WeightedAdapter, ...]
 """Adapters on the base, each with its weight. () is the base itself."""
-BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "vllm": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +110,9 @@ def open_models(request: ScoringRequest, *, chooses: bool = False, workers: Exec
         models = read_identity(request.rescore)["models"]
         kept = _made_elsewhere("kept outputs")
         return Opened(Replay(run=request.rescore), [Candidate(name, (), kept) for name in models])
-    if request.backend == "openai":
-        return _open_server(request, chooses)
+    connect = request.backend_kind.connect
+    if connect is not None:
+        return _open_server(request, connect, chooses)
     reference, adapters_by_name = open_adapters(request)
     return load_candidates(request, reference, adapters_by_name, workers)
 
@@ -138,8 +133,11 @@ def check_loading(request: ScoringRequest) -> None:
             )
     if request.quantize and request.apply == MERGED:
         raise RequestError(_("--apply merged needs plain weights, and --quantize has none: give one of them"))
-    if request.backend == "vllm" and (request.quantize or request.apply == MERGED):
-        raise RequestError(_("--backend vllm takes no --quantize and no --apply merged"))
+    changes_weights = request.quantize or request.apply == MERGED
+    if changes_weights and not request.backend_kind.changes_weights:
+        raise RequestError(
+            _("--backend {name} takes no --quantize and no --apply merged", name=request.backend)
+        )
 
 
 def load_candidates(
@@ -160,25 +158,17 @@ def load_candidates(
         warn_once(unlearned)
     if request.template:
         template_named(request.template, request.think)  # refuses an unknown one before the base is loaded
-    backend: Backend
-    if request.backend == "vllm":
-        backend = load_engine(
-            folder,
-            request.dtype,
-            adapters_by_name.values(),
-            request.tensor_parallel or 1,
-            request.pipeline_parallel or 1,
-        )
-    else:
-        with tqdm(desc=tr("loading {folder}", folder=folder), bar_format="{desc} …", leave=False):
-            if workers:
-                model = open_in_workers(workers, folder, list(adapters), request.dtype, request.quantize)
-            else:
-                model = load_model(folder, request.dtype, request.quantize)
-        for adapter in adapters.values():
-            check_fits(model, adapter)
-        backend = model
-
+    model = ModelToLoad(
+        folder,
+        list(adapters_by_name.values()),
+        request.dtype,
+        request.quantize,
+        request.batch_tokens,
+        request.tensor_parallel or 1,
+        request.pipeline_parallel or 1,
+        workers,
+    )
+    backend = request.backend_kind.load(model)
     candidates = choose_candidates(request, backend.tokenizer, adapters_by_name)
     if request.bos:
         _check_bos([candidate.prompting for candidate in candidates])
@@ -186,7 +176,6 @@ def load_candidates(
         _check_template(backend, candidates[0].prompting, request.template)
     if not request.think:
         warn_of_other_prompts(backend.tokenizer, candidates, request.template)
-    backend.budget = backend.budget or request.batch_tokens or BATCH_TOKENS[backend.device]
     backend.digest = model_sha256(folder)
     return Opened(backend, candidates, workers)
 
@@ -248,24 +237,26 @@ def _check_template(backend: Backend, prompting: Prompting, name: str) -> None:
         )
 
 
-def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
+def _open_server(request: ScoringRequest, connect: Connect, chooses: bool) -> Opened:
     """A server that applies its own chat template or, if it `chooses`, gets token ids."""
     if request.adapters:
         text = request.adapters[0]
         name, _unused = parse_named(text)
         raise RequestError(
             _(
-                "--adapter {text}: --backend openai scores what the server serves. Leave --adapter "
+                "--adapter {text}: --backend {backend} scores what the server serves. Leave --adapter "
                 "out; add --served-model {name} if the server offers it",
                 text=text,
+                backend=request.backend,
                 name=name,
             )
         )
     if not request.url:
         raise RequestError(
             _(
-                "--backend openai needs the server's address: add --url, such as --url "
-                "http://localhost:8000/v1"
+                "--backend {name} needs the server's address: add --url, such as --url "
+                "http://localhost:8000/v1",
+                name=request.backend,
             )
         )
     name = request.served_model or request.model
@@ -282,7 +273,7 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
             _check_bos([prompting])
     elif request.bos:
         raise RequestError(_("--bos: the server makes the prompt: leave it out"))
-    server = connect(request.url, request.served_model, request.model, request.timeout)
+    server = connect(ServerToReach(request.url, request.served_model, request.model, request.timeout))
     _warn_of_adapters(server, request.served_model, candidate_name)
     if chooses:
         server = server.with_labels(tokenizer, ends)

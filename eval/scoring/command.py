@@ -24,6 +24,7 @@ from tuneyard.core.execution.state import CURRENT, NEW, Input, State
 from tuneyard.core.language.message import _, joined
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets
 from tuneyard.eval.data.shots import with_shots
+from tuneyard.eval.models.backends import backend_kind
 from tuneyard.eval.models.generate import PRESET_TOKENS
 from tuneyard.eval.runs.results import RUN, CommandResult, check_folder, read_run
 from tuneyard.eval.scoring.evaluation import Evaluation
@@ -213,7 +214,7 @@ class ScoringCommand(TuneyardCommand):
         if not self.is_bare and out is not None:
             return out
         for name in ("model", "out"):
-            is_needed = options["rescore"] or options["backend"] == "openai"
+            is_needed = options["rescore"] or backend_kind(options["backend"]).is_server
             if options[name] is None and is_needed:
                 parameter = next(each for each in self.params if each.name == name)
                 raise click.MissingParameter(ctx=click.get_current_context(), param=parameter)

@@ -16,6 +16,7 @@ from tuneyard.core.datasets import registry_folder
 from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.language.message import _
 from tuneyard.core.weights.dtypes import DTYPES
+from tuneyard.eval.models.backends import DEFAULT, backend_kinds, backends_help
 from tuneyard.eval.models.connection import TIMEOUT
 from tuneyard.eval.models.generate import PRESETS
 from tuneyard.eval.runs.results import MERGED, UNMERGED
@@ -115,10 +116,10 @@ model_options: list[Option] = [
     click.option("--no-base", is_flag=True, help="Do not score the base itself."),
     click.option(
         "--backend",
-        type=click.Choice(["hf", "vllm", "openai"]),
-        default="hf",
+        type=click.Choice(list(backend_kinds())),
+        default=DEFAULT,
         show_default=True,
-        help="vllm: vLLM in this process. openai: an OpenAI-compatible server.",
+        help=backends_help(),
     ),
     *server_options,
     number(

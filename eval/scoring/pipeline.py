@@ -55,7 +55,7 @@ def workers_of(request: ScoringRequest) -> contextlib.AbstractContextManager[Exe
     """
     if not request.ray and (request.workers or 1) == 1:
         return contextlib.nullcontext()
-    if request.backend != "hf":
+    if not request.backend_kind.in_workers:
         flag = "--ray" if request.ray else "--workers"
         raise RequestError(
             _(

@@ -20,14 +20,15 @@ from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.data.prompts import WITHOUT_BOS
 from tuneyard.eval.figures import metrics
 from tuneyard.eval.models import Backend
+from tuneyard.eval.models.backends import backend_packages
 from tuneyard.eval.runs.results import DAY, MERGED, RESULTS, SHOTS_OF, read_identity
 from tuneyard.eval.scoring.candidates import Candidate, Opened, warn_of_other_prompts
 from tuneyard.eval.scoring.evaluation import Evaluation, Job
 from tuneyard.eval.scoring.request import SETTINGS, ScoringRequest
 
 PACKAGES = ("torch", "transformers", "tokenizers")
-VERSIONS = (*PACKAGES, "vllm")
-"""The settings that are versions. vLLM's is among them if it scored."""
+VERSIONS = (*PACKAGES, *backend_packages())
+"""The settings that are versions. Those of a backend are among them if it scored."""
 
 
 COMPARED = 16

@@ -15,6 +15,7 @@ from tuneyard.core.language.message import _, joined
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.dtypes import DTYPES
 from tuneyard.eval.data.dataset import find_datasets
+from tuneyard.eval.models.backends import DEFAULT, BackendKind, backend_kind
 from tuneyard.eval.runs.results import UNMERGED, check_same, kept_day, read_identity, read_run, shown_command
 
 SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
@@ -35,7 +36,7 @@ class ScoringRequest:
     data: tuple[Path, ...] = ()
     dataset_dir: Path | None = None
     cluster: str | None = None
-    backend: str = "hf"
+    backend: str = DEFAULT
     url: str | None = None
     served_model: str | None = None
     timeout: float | None = None
@@ -77,6 +78,11 @@ class ScoringRequest:
     """The command as the user typed it, for messages and results.json."""
 
     @property
+    def backend_kind(self) -> BackendKind:
+        """What the backend can do. `RequestError` if there is none of this name."""
+        return backend_kind(self.backend)
+
+    @property
     def draws(self) -> bool:
         """True if answers are drawn: the same options give greedy ones without them."""
         return bool(self.preset or self.temperature)
@@ -92,7 +98,7 @@ class ScoringRequest:
 
     def need_probabilities(self) -> None:
         """`RequestError` for a backend that does not give those of a whole text."""
-        if self.backend != "hf":
+        if not self.backend_kind.gives_text_losses:
             raise RequestError(
                 _(
                     "{command} needs the model's probabilities, which a server does not show",
@@ -140,7 +146,7 @@ def request_of(
 
 
 def _refuse_contradictions(request: ScoringRequest) -> None:
-    if request.preset and request.backend != "hf":
+    if request.preset and not request.backend_kind.reads_generation_config:
         raise RequestError(
             _("--preset reads generation_config.json: leave out --backend {name}", name=request.backend)
         )
@@ -151,7 +157,7 @@ def _refuse_contradictions(request: ScoringRequest) -> None:
                 value=request.top_p,
             )
         )
-    if request.max_refused and request.backend != "openai":
+    if request.max_refused and not request.backend_kind.is_server:
         raise RequestError(
             _(
                 "--max-refused {number}: only servers refuse rows; add --backend openai, or leave it out",
@@ -159,7 +165,9 @@ def _refuse_contradictions(request: ScoringRequest) -> None:
             )
         )
     divides = request.tensor_parallel or request.pipeline_parallel
-    if divides and request.backend != "vllm" and not request.rescore:  # which keeps the settings of its run
+    if (
+        divides and not request.backend_kind.divides and not request.rescore
+    ):  # which keeps the settings of its run
         raise RequestError(
             _("--tensor-parallel and --pipeline-parallel: only vLLM divides a model: add --backend vllm")
         )

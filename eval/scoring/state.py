@@ -87,7 +87,7 @@ def scoring_inputs(
     inputs: dict[str, Input] = {}
     if request.rescore:
         inputs["--rescore"] = FileInput(sha256=_outputs_sha256(request.rescore))
-    elif request.backend == "openai":
+    elif request.backend_kind.is_server:
         inputs |= {"--url": request.url, "--served-model": request.served_model, "--model": request.model}
     else:
         check_loading(request)
@@ -122,10 +122,7 @@ def model_inputs(
     for name, adapters in adapters_by_name.items():
         if adapters:
             inputs[_("adapter {name}", name=name)] = FileInput(sha256=_adapters_sha256(adapters))
-    packages: tuple[str, ...] = PACKAGES
-    if request.backend == "vllm":
-        packages = (*PACKAGES, "vllm")
-    return inputs | versions(*packages)
+    return inputs | versions(*PACKAGES, *request.backend_kind.packages)
 
 
 def data_inputs(datasets: Sequence[EvalDataset], limit: int | None) -> dict[str, Input]:
@@ -211,7 +208,7 @@ def run_state(
     if not outputs or not all((out / name).is_file() for name in whole):
         return State("unfinished", tuple(changes))
     changes += changed_outputs(out, outputs)
-    if request.backend == "openai" and not request.rescore:
+    if request.backend_kind.is_server and not request.rescore:
         changes.append(_("the model behind {url} may have changed", url=request.url))
     if changes:
         return State("stale", tuple(changes))

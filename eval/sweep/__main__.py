@@ -194,7 +194,7 @@ def plan_sweep(request: SweepRequest) -> SweepPlan:
     from tuneyard.eval.sweep.tables import plot_name
 
     scoring = request.scoring
-    if scoring.backend != "hf":
+    if not scoring.backend_kind.weights_adapters:
         raise RequestError(
             _(
                 "--backend {name}: a sweep weights adapters, which only hf does: leave it out",

@@ -59,7 +59,7 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
         check_calls(dataset)
         prompts += [example.messages for example in dataset.conversations[:COMPARED]]
     chosen_format = None
-    if request.template and request.backend != "openai":  # a server's template is its own
+    if request.template and not request.backend_kind.is_server:  # a server's template is its own
         chosen_format = tool_format(request.template)
     return Tools(prompts, request.template, chosen_format), turns
 

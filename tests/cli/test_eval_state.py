@@ -18,7 +18,8 @@ from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import __main__ as compare
 from tuneyard.eval.figures import GROUP, metrics
-from tuneyard.eval.scoring import candidates, state
+from tuneyard.eval.models import load as loading
+from tuneyard.eval.scoring import state
 
 TALK = [
     {"role": "user", "content": "A?"},
@@ -61,7 +62,7 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def load(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
-    return lambda: monkeypatch.setattr(candidates, "load_model", load)
+    return lambda: monkeypatch.setattr(loading, "load_model", load)
 
 
 def run(command: str, *words: object) -> None:

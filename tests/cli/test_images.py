@@ -133,10 +133,10 @@ def trained(model: Path, cache: Path, **settings: object):
 @pytest.fixture
 def passes(monkeypatch) -> list[dict]:
     """What went into every model, pass by pass."""
-    from tuneyard.eval.scoring import candidates
+    from tuneyard.eval.models import load
 
     seen = []
-    loading = candidates.load_model
+    loading = load.load_model
 
     def noting(*given):
         model = loading(*given)
@@ -144,7 +144,7 @@ def passes(monkeypatch) -> list[dict]:
         model.net.register_forward_pre_hook(lambda _, __, named: seen.append(named), with_kwargs=True)
         return model
 
-    monkeypatch.setattr(candidates, "load_model", noting)
+    monkeypatch.setattr(load, "load_model", noting)
     return seen
 
 

@@ -19,8 +19,8 @@ from tests.tables import table_with
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import dialogue, nli, text
 from tuneyard.eval.cmmlu import __main__ as cmmlu
+from tuneyard.eval.models import load as loading
 from tuneyard.eval.qa import __main__ as qa
-from tuneyard.eval.scoring import candidates
 from tuneyard.eval.suite import cli
 
 SUMS = [
@@ -104,8 +104,8 @@ def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(
 ) -> None:
     loaded, model = [], sampling_model(temperature=2.0)
     suite = {**SUITE, "asked": {**SUITE["asked"], "preset": "document"}}  # one step draws its answers
-    load = candidates.load_model
-    monkeypatch.setattr(candidates, "load_model", lambda *given: loaded.append(given) or load(*given))
+    load = loading.load_model
+    monkeypatch.setattr(loading, "load_model", lambda *given: loaded.append(given) or load(*given))
     out = call(suite_folder, suite, "--model", model)
     assert len(loaded) == 1
     assert read_json(out / "even/base/even/results.json")["n"] == 4

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.product import FILES, ROOMS, all_imports, imported, nodes, syntax
 from tuneyard.cli import GROUPS, cli
+from tuneyard.eval.models.backends import backend_kinds
 
 LAYERS = {
     "core": (
@@ -264,6 +265,18 @@ def test_the_pages_for_developers_name_only_what_exists(page: str) -> None:
         elif re.fullmatch(r"\w+\.py", quoted) and quoted not in files:
             missing.append(quoted)
     assert missing == []
+
+
+def test_nobody_outside_the_models_asks_which_backend_it_has() -> None:
+    """What differs is a field of `BackendKind`, so that a new backend is one file."""
+    names = set(backend_kinds())
+    assert len(names) >= 3
+    offenders = []
+    for path in FILES:
+        if not name(path).startswith("eval/") or name(path).startswith("eval/models/"):
+            continue
+        offenders += [f"{name(path)} names {text}" for text in texts_beside_docstrings(path) if text in names]
+    assert offenders == []
 
 
 def test_tools_and_tests_do_not_import_each_other() -> None:
