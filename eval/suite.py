@@ -38,7 +38,7 @@ from tuneyard.core.records.results_record import ResultsRecord
 from tuneyard.core.training.metrics import ACCURACY, UNKNOWN
 from tuneyard.eval.__main__ import cli as eval_commands
 from tuneyard.eval.compare import __main__ as compare
-from tuneyard.eval.compare.state import MOST_ERRORS
+from tuneyard.eval.compare.request import MOST_ERRORS
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.runs.results import (
     RESULTS,

@@ -14,7 +14,7 @@ from tuneyard.core.errors import ResumableError
 from tuneyard.eval import nli
 from tuneyard.eval.models import engine
 
-load_engine, prepare = engine.load_engine, engine.Engine.prepare
+load_engine, answers = engine.load_engine, engine.Engine.answers
 engines: list[engine.Engine] = []
 
 
@@ -35,15 +35,16 @@ def main(runs: list[dict[str, Any]]) -> None:
         def counted(
             self: engine.Engine,
             requests: Any,
+            sampling: Any,
             calls: list[int] = calls,
             stop_after: int | None = run["stop_after"],
-        ) -> None:
+        ) -> list[Any]:
             if len(calls) == stop_after:
                 raise KeyboardInterrupt
             calls.append(len(requests))
-            prepare(self, requests)
+            return answers(self, requests, sampling)
 
-        engine.Engine.prepare = counted  # type: ignore[method-assign]
+        engine.Engine.answers = counted  # type: ignore[method-assign]
         try:
             nli.cli.main(run["arguments"], standalone_mode=False)
         except ResumableError:

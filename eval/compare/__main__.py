@@ -26,7 +26,7 @@ from tuneyard.core.language.message import _, joined, tr
 from tuneyard.core.language.messages import say, warn
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.compare.folder import finish_comparison, publish_comparison, refuse_links
-from tuneyard.eval.compare.state import MOST_ERRORS, CompareRequest, comparison_inputs, comparison_state
+from tuneyard.eval.compare.request import MOST_ERRORS, CompareRequest
 from tuneyard.eval.runs.results import (
     CHANGED,
     COMPARED,
@@ -139,6 +139,8 @@ def sources_of(request: CompareRequest) -> "tuple[list[ScoredRunSource], Trained
 
 def state(request: CompareRequest) -> State:
     """How far the comparison of a request is. Nothing is written."""
+    from tuneyard.eval.compare.state import comparison_inputs, comparison_state
+
     sources, _trained = sources_of(request)
     return comparison_state(request.out, comparison_inputs(request, sources))
 
@@ -148,6 +150,7 @@ def compare(request: CompareRequest) -> CommandResult:
 
     `RequestError` for a comparison of other runs in OUT, without `force`.
     """
+    from tuneyard.eval.compare.state import comparison_inputs, comparison_state
     from tuneyard.eval.judge.ask import other_metrics
     from tuneyard.eval.judge.questions.choice import choose_on_half
     from tuneyard.eval.judge.questions.slices import by_slices

@@ -1,14 +1,13 @@
-"""What a comparison is asked for, and whether OUT has it already.
+"""Whether OUT has the comparison of a request already.
 
 table.json records the `inputs` (each scored run and log by its hash, every option, the language of the page,
 the release of Tuneyard, plug-ins) and the `outputs`, the hash of each other file.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
-from tuneyard.core.cli.main import NO_COMMAND_LINE, CommandLine
 from tuneyard.core.errors import ContentError
 from tuneyard.core.execution.state import (
     CURRENT,
@@ -24,9 +23,9 @@ from tuneyard.core.files import files_sha256, read_object, sha256, versions
 from tuneyard.core.installation.checkout import release
 from tuneyard.core.language.message import PathText, relative
 from tuneyard.core.language.reader import current
-from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.core.training.sweeps import points_file
 from tuneyard.eval.compare.folder import JOURNAL
+from tuneyard.eval.compare.request import CompareRequest
 from tuneyard.eval.figures import plugin_inputs
 from tuneyard.eval.runs.find import ScoredRunSource, find_scored_runs
 from tuneyard.eval.runs.results import (
@@ -37,28 +36,7 @@ from tuneyard.eval.runs.results import (
     recorded_outputs,
 )
 
-MOST_ERRORS = 2000  # incorrect examples on the page
 PACKAGES = ("numpy", "matplotlib")
-
-
-@dataclass(frozen=True, slots=True)
-class CompareRequest:
-    """The values of a command line: results as `[NAME=]PATH`, and a field for each option."""
-
-    results: tuple[str, ...]
-    out: Path
-    decide_on: str = ""
-    metric: str = ACCURACY.name
-    choose_on: str | None = None
-    by: str = ""
-    margin: float | None = None
-    """Points."""
-    replicates: tuple[str, ...] = ()
-    errors: int = MOST_ERRORS
-    title: str = ""
-    force: bool = False
-    command_line: CommandLine = NO_COMMAND_LINE
-    """The command as the user typed it, for the page."""
 
 
 def comparison_inputs(request: CompareRequest, sources: Sequence[ScoredRunSource]) -> dict[str, Input]:

@@ -49,10 +49,11 @@ class ParityRequest:
 def parity_inputs(request: ParityRequest) -> dict[str, Input]:
     """What the result of a check depends on, by the names that a user knows."""
     scoring, files = request.scoring, request.inputs
+    datasets = find_datasets(scoring.datasets, scoring.data, scoring.dataset_dir)
     is_adapter = bool(scoring.adapters) or (Path(scoring.model) / CONFIG).is_file()
     reference, adapters_by_name = open_adapters(replace(scoring, no_base=is_adapter))
     inputs = model_inputs(scoring, reference, adapters_by_name)
-    for dataset in find_datasets(scoring.datasets, scoring.data, scoring.dataset_dir):
+    for dataset in datasets:
         entry = json.dumps(dataset.entry, sort_keys=True, default=str)
         inputs[dataset.name] = FileInput(sha256=text_sha256(sha256(dataset.path) + entry))
     if files.fused:

@@ -24,8 +24,8 @@ ANSWERS = {"Is 0 even?": "Yes.", "Is 1 even?": "I say no", "Is 2 even?": "yes", 
 def contains(tmp_path, monkeypatch):
     """Install the example as a distribution; the command."""
     with installing(tmp_path / "site", GROUP, monkeypatch, plugin_commands) as lay:
-        lay("contains", documented("@scoring_command"))
-        yield plugin_commands()["contains"]
+        lay("plugged", documented("@scoring_command").replace("contains", "plugged"))
+        yield plugin_commands()["plugged"]
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def plugin_rows(tmp_path: Path) -> Path:
 
 
 def test_the_command_is_listed_with_its_option(contains) -> None:
-    assert isinstance(contains, ScoringCommand) and contains.module == "eval.contains"
-    assert "contains" in invoke(cli, "--help").output
-    text = invoke(cli, "contains", "--help").output
+    assert isinstance(contains, ScoringCommand) and contains.module == "eval.plugged"
+    assert "plugged" in invoke(cli, "--help").output
+    text = invoke(cli, "plugged", "--help").output
     for option in ("--ignore-case", "--shots", "--rescore", "--max-new-tokens", "--adapter", "--resume"):
         assert option in text
 
@@ -51,7 +51,7 @@ def test_it_scores_resumes_and_scores_again_with_its_option(contains, plugin_row
             call(contains, *server, "--ignore-case", "--out", tmp_path / "old", "--resume")
     old = results(tmp_path / "old/m/rows")
     assert (old["accuracy"], old["n"], old["majority"]) == (0.5, 4, 0.5)
-    assert old["settings"]["command"] == "eval.contains" and old["settings"]["ignore_case"] is False
+    assert old["settings"]["command"] == "eval.plugged" and old["settings"]["ignore_case"] is False
     again = ("--rescore", tmp_path / "old", "--data", plugin_rows, "--out", tmp_path / "new")
     with raises(RequestError, "--max-new-tokens"):
         call(contains, *again, "--max-new-tokens", 4)
@@ -69,7 +69,7 @@ def test_rows_with_images_are_refused_by_their_place(contains, tmp_path, refused
 
 def test_it_is_a_step_of_a_suite(contains, plugin_rows, tmp_path) -> None:
     steps = tmp_path / "suite.yaml"
-    steps.write_text("even: {command: contains, data: rows.json, ignore-case: true}")
+    steps.write_text("even: {command: plugged, data: rows.json, ignore-case: true}")
     ask(suite.cli, ANSWERS.__getitem__, steps, "--out", tmp_path / "out")
     assert results(tmp_path / "out/even/m/rows")["accuracy"] == 0.75
 

@@ -76,8 +76,11 @@ class LogReader:
         return max(len(one) if present.issuperset(one) else 0 for one in self.fields)
 
     def records(self, path: Path) -> Iterator[Record]:
-        """Read the records of a file. `PluginError` if a plug-in raises or yields another type."""
-        with guarded(self.plugin):
+        """Read the records of a file. `PluginError` if a plug-in raises or yields another type.
+
+        `ContentError` for a field that a reader of ours takes for granted, and a record lacks.
+        """
+        with guarded(self.plugin), _named_fields(path, self.plugin):
             for record in self.function(path):
                 if not isinstance(record, Mapping):
                     raise TypeError(
@@ -99,6 +102,18 @@ class LogReader:
             about=self.about,
             fields=joined(sets_of_fields, _(" or ")),
         )
+
+
+@contextlib.contextmanager
+def _named_fields(path: Path, plugin: Plugin | None) -> Iterator[None]:
+    """Turn the `KeyError` of a reader of ours into a message. A plug-in's has the guard of all its errors."""
+    try:
+        yield
+    except KeyError as error:
+        if plugin is not None:
+            raise
+        field = show_value(error.args[0])
+        raise ContentError(_("{path}: a record lacks the field {field}", path=path, field=field)) from error
 
 
 def log_reader(

@@ -80,7 +80,7 @@ def records(bench, source: Path | list[dict], **settings: str) -> list[dict]:
     text, _, _ = propose(source, 0, bench.folder / "mine.yaml", **settings)
     report = bench.compile(bench.write("mine.yaml", text))
     assert not report.problems.errors
-    (path,) = (bench.folder / "out").rglob("mine*.jsonl")
+    (path,) = (bench.folder / "out").glob("[!.]*/mine*.jsonl")
     found = read_lines(path)
     assert len(found) == report.kept
     return found

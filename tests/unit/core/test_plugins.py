@@ -38,7 +38,7 @@ def test_a_plugin_keeps_its_own_core_and_eval(tmp_path: Path) -> None:
     program = (
         "from tuneyard.core import plugins\n"
         "from tuneyard.compiler import spec\n"
-        "from tuneyard.eval import metrics\n"
+        "from tuneyard.eval import figures\n"
         "print(*plugins.load('tuneyard.metrics')['words'].value, sep='\\n')\n"
     )
     ran = subprocess.run(

@@ -1,6 +1,7 @@
 """Other tools' logs. tests/golden/compare/harness was written by lm-evaluation-harness 0.4.13 itself
 (its dummy model on two tasks of our own sentences), so that its form is the real one."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,14 @@ from hypothesis import strategies as st
 
 from tests.conftest import ROOT
 from tests.fake_runs import read_runs
-from tests.json_files import write_lines
+from tests.json_files import read_lines, write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare.__main__ import cli
 from tuneyard.eval.judge.ask import check_rows, compare_runs, wrong_answers
 from tuneyard.eval.judge.findings import DifferentSettings
 from tuneyard.eval.runs.find import parse_source, read_scored_runs
-from tuneyard.eval.runs.logs import read_log
+from tuneyard.eval.runs.logs import log_reader, read_log
 from tuneyard.eval.runs.logs.harness import HARNESS as HARNESS_FIELDS
 from tuneyard.eval.runs.logs.plain import FIELDS as PLAIN
 
@@ -406,3 +407,14 @@ def test_logs_without_hashes_are_paired_with_one_warning_after_the_verdict(tmp_p
     assert first.startswith("Keep m0") and len(lines) + len(warnings) < 30
     (warning,) = [line for line in warnings if "paired by row" in line]
     printed(warning, "warning: 26 of 26 runs", "0-s.jsonl")
+
+
+def test_a_record_without_a_field_that_a_reader_needs_is_named(tmp_path: Path) -> None:
+    @log_reader("needs", "a log whose records have a score", ".jsonl", fields=(("id",),))
+    def records(path: Path) -> Iterator[dict[str, object]]:
+        for record in read_lines(path):
+            yield {"id": record["id"], "correct": record["score"] > 0}
+
+    write(tmp_path / "log.jsonl", {"id": 1, "score": 1}, {"id": 2})
+    with raises(ContentError, "log.jsonl", "score"):
+        list(records.records(tmp_path / "log.jsonl"))
