@@ -32,7 +32,8 @@ def run(folder: Path, *options: str, **variables: str) -> tuple[int, list[str]]:
         "from tests.conftest import pytest_addoption, pytest_configure, pytest_terminal_summary\n"
     )
     (folder / "test_real.py").write_text(REAL_TESTS)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNEYARD_")}
+    ours = ("TUNEYARD_", "MAKE", "MFLAGS")  # of `make test`, which the inner make would speak of
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     plain = ("-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:cacheprovider")
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *plain, *options, "test_real.py"],

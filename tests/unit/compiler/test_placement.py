@@ -319,7 +319,9 @@ def test_shares_and_splits_that_a_source_may_have_exclude_each_other(bench: Benc
 def test_init_takes_files_without_a_split_for_train(bench: Bench) -> None:
     for name, count in (("questions-1", 3), ("questions-2", 2), ("qa.test", 1)):
         bench.rows(f"all/{name}.jsonl", questions(count))
-    assert bench.compile(propose(bench.folder / "all")[0]).datasets == {"all_train": 5, "all_test": 1}
+    report = bench.compile(propose(bench.folder / "all")[0])
+    assert report.read == 6 and report.dropped == {"leak": 2}  # both files have the question of the test
+    assert report.datasets == {"all_train": 3, "all_test": 1}
 
 
 def test_init_refuses_a_name_of_several_splits_next_to_others(bench: Bench) -> None:
