@@ -32,8 +32,7 @@ def run(folder: Path, *options: str, **variables: str) -> tuple[int, list[str]]:
         "from tests.conftest import pytest_addoption, pytest_configure, pytest_terminal_summary\n"
     )
     (folder / "test_real.py").write_text(REAL_TESTS)
-    ours = ("TUNEYARD_", "MAKE", "MFLAGS")  # of `make test`, which the inner make would speak of
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNEYARD_")}
     plain = ("-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:cacheprovider")
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *plain, *options, "test_real.py"],
@@ -86,7 +85,8 @@ def test_ci_takes_the_shared_folders_that_are_there(tmp_path: Path, folders: tup
     (tmp_path / "clone/Makefile").write_text(f"test lint test-slow:\n\t{printing}\n")
     for folder in folders:
         (tmp_path / "shared" / folder).mkdir(parents=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNEYARD_")}
+    ours = ("TUNEYARD_", "MAKE", "MFLAGS")  # of `make test`, which the inner make would speak of
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     command = [tmp_path / "clone/.ci/run"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     rows = [line.split(",") for line in ended.stdout.splitlines()]
