@@ -72,7 +72,7 @@ class Forks:
         names = list(libraries)
         if "llamafactory" in names:
             read_at_import = {"CUDA_VISIBLE_DEVICES": "", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
-            self.llamafactory = Forks(*WHOLE, env={**env, **read_at_import})
+            self.llamafactory = Forks(*WHOLE, env={**hub, **env, **read_at_import})
             names[names.index("llamafactory")] = f"llamafactory={self.llamafactory.folder.name}"
         trainer = self.llamafactory or self
         self._program("checkout/llamafactory-cli", ["-m", "llamafactory.cli"], trainer.address)
