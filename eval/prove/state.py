@@ -19,7 +19,7 @@ from tuneyard.core.execution.state import (
     changed_outputs,
     compare_inputs,
 )
-from tuneyard.core.files import read_object, sha256, text_sha256, versions
+from tuneyard.core.files import read_object, require, sha256, text_sha256, versions
 from tuneyard.core.installation.checkout import release
 from tuneyard.core.language.message import _
 from tuneyard.core.language.reader import current
@@ -56,12 +56,12 @@ def parity_inputs(request: ParityRequest) -> dict[str, Input]:
     for dataset in datasets:
         entry = json.dumps(dataset.entry, sort_keys=True, default=str)
         inputs[dataset.name] = FileInput(sha256=text_sha256(sha256(dataset.path) + entry))
-    if files.fused:
+    if files.fused and files.fused.is_dir():  # the check says what else it is
         inputs["--fused"] = FileInput(sha256=model_sha256(files.fused))
     if files.gguf:
-        inputs["--gguf"] = FileInput(sha256=sha256(files.gguf))
+        inputs["--gguf"] = FileInput(sha256=sha256(require(files.gguf, "GGUF")))
     if files.modelfile:
-        inputs["--modelfile"] = FileInput(sha256=sha256(files.modelfile))
+        inputs["--modelfile"] = FileInput(sha256=sha256(require(files.modelfile, "Modelfile")))
     return {
         **inputs,
         "--template": files.template,
