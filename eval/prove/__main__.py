@@ -19,7 +19,7 @@ import click
 from tuneyard.core.cli.main import cli_command, next_step, typed_command, up_to_date
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import write_json, write_text
+from tuneyard.core.files import text_sha256, write_json, write_text
 from tuneyard.core.language.message import _
 from tuneyard.eval.models.connection import TIMEOUT
 from tuneyard.eval.runs.results import INPUTS, OUTPUTS, CommandResult, check_files
@@ -152,7 +152,7 @@ def state(request: "ParityRequest") -> "State":
 
 def check_parity(request: "ParityRequest") -> CommandResult:
     """Check parity, print the page and write it. `ContentError` if anything differs by more than allowed."""
-    from tuneyard.core.execution.state import CURRENT, hashed_outputs
+    from tuneyard.core.execution.state import CURRENT
     from tuneyard.eval.prove.check import prove
     from tuneyard.eval.prove.page import markdown, to_json
     from tuneyard.eval.prove.state import PAGE, RECORD, parity_inputs, parity_state
@@ -164,13 +164,13 @@ def check_parity(request: "ParityRequest") -> CommandResult:
         return CommandResult(out / PAGE, _next_command(request, ()), is_current=True)
     proof = prove(scoring, request.inputs, request.tolerance)
     page = markdown(proof)
-    write_text(out / PAGE, page)
     record = {
         **to_json(proof, scoring.command_line.text()),
         INPUTS: recorded,
-        OUTPUTS: hashed_outputs(out, [PAGE]),
+        OUTPUTS: {PAGE: text_sha256(page)},
     }
-    write_json(out / RECORD, record)
+    write_json(out / RECORD, record)  # by which the next command knows the page of a killed one
+    write_text(out / PAGE, page)
     click.echo(page, nl=False)
     if proof.failures():
         raise ContentError(_("not equal, see {path}", path=out / PAGE))
