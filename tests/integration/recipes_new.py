@@ -94,7 +94,10 @@ def tuneyard(*words: object) -> str:
 
 
 def compiled(kind: str) -> str:
-    """Write raw rows of a kind, and compile them with an eval split; what failed, or ""."""
+    """Write raw rows of a kind, and compile them with an eval split; what failed, or "".
+
+    Of so few rows init proposes a test split alone.
+    """
     folder = Path("raw", kind)
     folder.mkdir(parents=True)
     count = ROWS
@@ -104,10 +107,12 @@ def compiled(kind: str) -> str:
     if kind == "media":
         for n in range(count):
             Image.new("RGB", (56, 56), (n, n, 99)).save(folder / f"{n}.png")
-    spec = f"{kind}.yaml"
-    return tuneyard("data", "init", file, "--split", "0.2", "--out", spec) or tuneyard(
-        "data", "compile", spec
-    )
+    spec = Path(f"{kind}.yaml")
+    failed = tuneyard("data", "init", file, "--split", "0.2", "--out", spec)
+    if failed:
+        return failed
+    spec.write_text(spec.read_text().replace("split: {test: 0.2", "split: {eval: 0.2"))
+    return tuneyard("data", "compile", spec)
 
 
 def trained(name: str) -> Row:
