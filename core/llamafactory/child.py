@@ -23,7 +23,8 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any, NoReturn, TypedDict, get_type_hints
 
 from tuneyard.core.errors import TuneyardError
@@ -83,6 +84,19 @@ class Fork:
             os.killpg(self.pid, signal.SIGKILL)
 
 
+class _Reported(contextlib.AbstractContextManager[None]):
+    """Sends the reason of an error on its way out. LLaMA-Factory and models' code may raise anything."""
+
+    def __init__(self, send: Callable[[str], object]) -> None:
+        self.send = send
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _place: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.send(reason_of(error))
+
+
 class Child:
     """The process that answers on the descriptor `answers`."""
 
@@ -100,13 +114,10 @@ class Child:
 
     def import_libraries(self) -> None:
         """Import what every question needs. A failure answers the first one, and ends the process."""
-        try:
+        with _Reported(lambda reason: self._send(_line("import_error", reason))):
             import_offline()
             for name in ("data", "hparams", "model"):
                 importlib.import_module(f"llamafactory.{name}")
-        except BaseException as error:
-            self._send(_line("import_error", reason_of(error)))
-            raise
         gc.freeze()  # forks need no copy of what the collector would touch
 
     def end_with_stdin(self, stdin: int) -> NoReturn:
@@ -200,17 +211,15 @@ def _run(request: Request, writing: int, parent: int) -> NoReturn:
     """Answer a request in this fork, and end it without the parent's cleaning up."""
     code = 1
     try:
-        os.setpgid(0, 0)
-        end_with(parent, signal.SIGKILL)
-        progress.stream = PrintedLines(writing)
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        os.chdir(request["folder"])
-        _write(writing, _line("answer", _result(request)))
+        with _Reported(lambda reason: _write(writing, _line("error", reason))):
+            os.setpgid(0, 0)
+            end_with(parent, signal.SIGKILL)
+            progress.stream = PrintedLines(writing)
+            os.environ.clear()
+            os.environ.update(request["environment"])
+            os.chdir(request["folder"])
+            _write(writing, _line("answer", _result(request)))
         code = 0
-    except BaseException as error:
-        _write(writing, _line("error", reason_of(error)))
-        raise
     finally:
         os._exit(code)
 

@@ -4,6 +4,7 @@ It runs in child.py, a process that imports LLaMA-Factory once for all questions
 plain subprocess: it works from a script without `if __name__ == "__main__"`, a notebook and several threads.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -56,12 +57,10 @@ class LlamaFactoryChild:
         line = json.dumps(request).encode("ascii") + b"\n"
         if len(line) > LARGEST_BATCH:
             raise _unanswered(_("the settings are above {size} MiB", size=LARGEST_BATCH >> 20))
-        with self._lock:
-            try:
-                answer = self._answer(line)
-            except BaseException:  # Ctrl-C: the next question must not get the answer to this one
-                self.end()
-                raise
+        with self._lock, contextlib.ExitStack() as if_interrupted:
+            if_interrupted.callback(self.end)  # so that the next question does not get this one's answer
+            answer = self._answer(line)
+            if_interrupted.pop_all()
         if "error" in answer:
             raise _unanswered(from_json_form(str, answer["error"]))
         result: T = from_json_form(get_type_hints(function)["return"], answer["answer"])
