@@ -21,7 +21,7 @@ from tuneyard.core.language.message import _, joined
 
 KEPT = ".kept"
 MOST_KEPT = 3
-"""Earlier compiles of one dataset. What was put aside before them goes."""
+"""Earlier compiles of one dataset. What was replaced before them goes."""
 _TIME = "%Y-%m-%dT%H-%M-%S"
 
 
@@ -37,7 +37,7 @@ class KeptDataset:
     """Its registry entries, with the keys that a user added."""
     manifest: str
     """SHA-256 of its manifest."""
-    put_aside: int
+    replaced_at: int
     """When another compile took its place, in nanoseconds."""
 
     @property
@@ -79,13 +79,13 @@ def manifest_sha256(folder: Path) -> str:
 
 
 def kept_datasets(registry: Path, name: str = "") -> list[KeptDataset]:
-    """The earlier compiles of one dataset or of all; what was put aside last comes first."""
+    """The earlier compiles of one dataset or of all; what was replaced last comes first."""
     kept = [each for each in _records(registry) if each.is_whole and name in ("", each.name)]
-    return sorted(kept, key=lambda each: each.put_aside, reverse=True)
+    return sorted(kept, key=lambda each: each.replaced_at, reverse=True)
 
 
 def find_kept(registry: Path, reference: str) -> KeptDataset:
-    """The earlier compile `NAME@TIME`, or of `NAME` that which was put aside last."""
+    """The earlier compile `NAME@TIME`, or of `NAME` that which was replaced last."""
     kept = kept_datasets(registry)
     for each in kept:
         if reference in (each.name, each.reference):
@@ -167,5 +167,5 @@ def _records(registry: Path) -> Iterator[KeptDataset]:
             raise wrong_value(path, content, _("the record of a kept dataset"))
         if not all(isinstance(entry, dict) for entry in entries.values()):
             raise wrong_value(path, entries, _("registry entries"))
-        put_aside = path.stat().st_mtime_ns
-        yield KeptDataset(name, time, path.with_suffix(""), entries, manifest, put_aside)
+        replaced_at = path.stat().st_mtime_ns
+        yield KeptDataset(name, time, path.with_suffix(""), entries, manifest, replaced_at)

@@ -85,7 +85,7 @@ class Fork:
 
 
 class _Reported(contextlib.AbstractContextManager[None]):
-    """Sends the reason of an error on its way out. LLaMA-Factory and models' code may raise anything."""
+    """Sends the reason of an error that leaves it. LLaMA-Factory and models' code may raise anything."""
 
     def __init__(self, send: Callable[[str], object]) -> None:
         self.send = send
