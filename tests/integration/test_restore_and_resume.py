@@ -1,6 +1,5 @@
 """Recompile, change one's mind, restore, resume: the training goes on to the bytes of an unbroken one."""
 
-import json
 import re
 import signal
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from testing.forks import Forks
+from tests.json_files import write_lines
 from tests.processes import is_free, wait_until, written
 from tests.unit.compiler.conftest import ROWS
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 def compile_rows(forks: Forks, source: Path, data: Path, count: int) -> None:
     rows = [ROWS[0] | {"idx": number, "sentence1": f"Row {number}."} for number in range(count)]
-    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    write_lines(source, rows)
     forks.run("compiler", "compile", "rte", "--source", f"train={source}", "--out", data)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.json_files import write_json
+from tests.json_files import write_json, write_lines
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_dataset
@@ -22,16 +22,10 @@ def compile_rte(tmp_path: Path):
     def run(count: int) -> None:
         source = tmp_path / "train.jsonl"
         rows = [ROWS[0] | {"idx": number, "sentence1": f"{number}."} for number in range(count)]
-        source.write_text("".join(f"{_json(row)}\n" for row in rows))
+        write_lines(source, rows)
         compile_dataset(CompileRequest(load_spec("rte"), sources=(str(source),), out=tmp_path / "data"))
 
     return run
-
-
-def _json(row: dict[str, object]) -> str:
-    import json
-
-    return json.dumps(row)
 
 
 def test_the_rows_of_a_run_are_found_where_they_are_kept(tmp_path: Path, compile_rte) -> None:
